@@ -31,7 +31,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo quick test test-all servers inspector frameworks test-pythons test-lowest check format crash sweep sharing lives moving server-kills mutants fuzz fuzz-engine fuzz-http soak coverage bench peers bench-report docs llms recording dist sbom clean
+.PHONY: help setup demo quick test test-all servers inspector frameworks test-pythons test-lowest check format crash sweep sharing lives moving server-kills mutants fuzz fuzz-engine fuzz-http soak coverage bench peers bench-report docs cli-docs llms recording dist sbom clean
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1	\2/p' Makefile | expand -t 20
@@ -166,6 +166,9 @@ llms: $(VENV)/.cli ## llms.txt, the index of the documents for language models, 
 
 recording: $(VENV)/.cli ## docs/images/demo.svg, from a run of `amberdb demo`
 	$(BIN)/python -m tools.recording docs/images/demo.svg
+
+cli-docs: $(VENV)/.test ## docs/cli.md: the blocks of commands and options, from the program's help
+	PYTHONPATH=tests $(BIN)/python -m support.cli_reference
 
 clean: ## remove caches and build products; .venv stays
 	rm -rf build dist amberdb.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache \

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar, cast
 
 from amberdb._errors import CollectionError, FormatError
-from amberdb._plain import plain_text
+from amberdb._plain import SURROGATE, has_surrogate, plain_text
 from amberdb._types import FieldPath
 from amberdb.index.paths import path_name, path_problem
 
@@ -91,6 +91,8 @@ def checked_name(name: object) -> str:
     text = plain_text(name)
     if not text:
         raise CollectionError(f"the name of an index must be a non-empty str, not {name!r}")
+    if has_surrogate(text):
+        raise CollectionError(f"the name of an index: {name!r} holds {SURROGATE}")
     return text
 
 

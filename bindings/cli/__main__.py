@@ -1,8 +1,12 @@
 """The entry point of `amberdb` and `python -m amberdb.cli`: docs/cli.md.
 
-    verbs      the application with all commands
-    verb       errors, exit codes, opening     arguments   options that commands share
-    output     JSON and tables                 bars        progress
+    verbs      the application, and in which module each command is
+    group      loads commands, reports wrong use     verb        errors, exit codes, opening
+    arguments  options that commands share           completion  names for a shell
+    output     JSON and tables                       formats     CSV, TSV, Markdown, Parquet
+    bars       progress                              embedding   --embed-url and --embed-model
+
+    documents  collections  transfer  care  status  serving      the commands
 
 Invariants:
 - The extra `cli` installs typer and rich. This module can be imported without them; main() then
@@ -10,12 +14,13 @@ Invariants:
 """
 
 import sys
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from amberdb.cli.verbs import app as app
 
-_EXTRA = {"typer", "click", "rich"}
+_EXTRA = ("typer", "rich")
 
 
 def __getattr__(name: str) -> Any:
@@ -29,23 +34,22 @@ def __getattr__(name: str) -> Any:
 
 def main() -> None:
     """Runs the command line, and exits."""
-    try:
-        from amberdb.cli.verbs import app
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in _EXTRA:
-            raise
-        print(
-            f"error: the command line needs {error.name}, which is not installed: "
-            'pip install "amberdb[cli]"',
-            file=sys.stderr,
-        )
-        sys.exit(2)
+    for name in _EXTRA:
+        if find_spec(name) is None:
+            print(
+                f"error: the command line needs {name}, which is not installed: "
+                'pip install "amberdb[cli]"',
+                file=sys.stderr,
+            )
+            sys.exit(2)
+    from amberdb.cli.verbs import app
+
     for stream in (sys.stdout, sys.stderr):
         # JSON is always UTF-8; a stream that was replaced may have no reconfigure().
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(encoding="utf-8", errors="backslashreplace")
-    app()
+    app(prog_name="amberdb")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Output of the commands: JSON, tables and lines of text on stdout.
 
 Invariants:
+- rich is imported when a table or a line of text is shown; JSON does not need it.
 - Stored text is shown with its control characters escaped, so that it cannot control the terminal.
 """
 
@@ -9,14 +10,11 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from amberdb._jsonl.text import dumps, iso
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+    from rich.table import Table
 
 CELL_CHARS_MAX = 300
 
@@ -35,14 +33,20 @@ def _plain(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return {name: iso(value) if isinstance(value, datetime) else value for name, value in pairs}
 
 
-def show(table: Table | str) -> None:
+def show(table: "Table | str") -> None:
     """Prints a table, or a line of text."""
+    from rich.console import Console
+    from rich.text import Text
+
     console = Console(soft_wrap=isinstance(table, str))
     console.print(Text(visible(table)) if isinstance(table, str) else table)
 
 
-def grid(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
+def grid(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> "Table":
     """A table with a title; cells are shown by cell()."""
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(title=Text(visible(title)), title_justify="left", header_style="bold")
     for column in columns:
         table.add_column(Text(visible(column)), overflow="fold")
@@ -51,7 +55,7 @@ def grid(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> T
     return table
 
 
-def properties(title: str, values: Mapping[str, Any]) -> Table:
+def properties(title: str, values: Mapping[str, Any]) -> "Table":
     """A table of names and values."""
     return grid(title, ("", ""), list(values.items()))
 

@@ -107,6 +107,14 @@ def say(message: str) -> None:
     print(visible(" ".join(message.split())), file=sys.stderr)
 
 
+def place_of(path: str) -> str:
+    """A path, or a URL without user, password and options, for a message."""
+    if not is_url(path):
+        return path
+    scheme, _, rest = path.partition("?")[0].partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
+
+
 def check_directory(path: str) -> None:
     """Raises QueryError for the URL of a server, in a command that repairs files."""
     if is_url(path):

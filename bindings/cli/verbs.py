@@ -5,43 +5,71 @@ Invariants:
   never changes it.
 """
 
-from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
-from amberdb.cli import (
-    backup,
-    care,
-    demo,
-    documents,
-    init,
-    lines,
-    log,
-    mcp,
-    moving,
-    privacy,
-    search,
-    serve,
-    systems,
-)
-from amberdb.cli.serving import ui
+from amberdb.cli.group import CODES, Group
 from amberdb.cli.verb import Exit
 
-_CODES = (
-    "Exit codes: 0 done; 1 nothing found, check found problems, repair is needed, or a proof "
-    "failed; 2 wrong usage; 3 the database cannot be opened (missing, locked, foreign, newer); "
-    "4 damage; 5 bad lines in the input; 6 not stored (disk full, failed sync, busy); "
-    "130 interrupted; 141 the reader of the output ended."
-)
+VERBS: Final[dict[str, str]] = {
+    "demo": "demo:demo",
+    "init": "init:init",
+    "info": "status.info:info",
+    "stats": "status.info:stats",
+    "collections": "collections.schema:collections",
+    "schema": "collections.schema:schema",
+    "analyze": "collections.analysis:analyze",
+    "index": "collections.indexes:index",
+    "rename": "collections.schema:rename",
+    "drop": "collections.schema:drop",
+    "get": "documents.reading:get",
+    "find": "documents.reading:find",
+    "count": "documents.reading:count",
+    "search": "documents.searching:search",
+    "put": "documents.writing:put",
+    "update": "documents.writing:update",
+    "delete": "documents.writing:delete",
+    "import": "transfer.lines:import_lines",
+    "export": "transfer.lines:export",
+    "copy": "transfer.copying:copy",
+    "import-profiles": "transfer.systems:import_profiles",
+    "export-profiles": "transfer.systems:export_profiles",
+    "import-memories": "transfer.systems:import_memories",
+    "log": "status.log:log",
+    "backup": "care.backup:backup",
+    "verify": "care.backup:verify",
+    "diff": "care.diff:diff",
+    "restore": "care.backup:restore",
+    "rescue": "care.backup:rescue",
+    "ship": "care.backup:ship",
+    "move": "transfer.moving:move",
+    "check": "care.files:check",
+    "repair": "care.files:repair",
+    "compact": "care.files:compact",
+    "upgrade": "care.files:upgrade",
+    "erase": "care.files:erase",
+    "held": "care.privacy:held",
+    "forget": "care.privacy:forget",
+    "ui": "serving.ui:ui",
+    "serve": "serving.serve:serve",
+    "mcp": "serving.mcp:mcp",
+}
+"""By the name of a command its module in amberdb.cli and its function, in the order of --help."""
+
+
+class _Verbs(Group):
+    table = VERBS
+
 
 app = typer.Typer(
     name="amberdb",
     help="AmberDB: the embedded database for the memory of agents and apps.",
-    epilog=_CODES,
+    epilog=CODES,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    cls=_Verbs,
 )
 
 
@@ -60,38 +88,3 @@ def _root(
     ] = False,
 ) -> None:
     """AmberDB: the embedded database for the memory of agents and apps."""
-
-
-VERBS: dict[str, Callable[..., None]] = {
-    "demo": demo.demo,
-    "init": init.init,
-    "info": documents.info,
-    "get": documents.get,
-    "put": documents.put,
-    "find": documents.find,
-    "search": search.search,
-    "import": lines.import_lines,
-    "export": lines.export,
-    "import-profiles": systems.import_profiles,
-    "export-profiles": systems.export_profiles,
-    "import-memories": systems.import_memories,
-    "log": log.log,
-    "backup": backup.backup,
-    "verify": backup.verify,
-    "restore": backup.restore,
-    "rescue": backup.rescue,
-    "ship": backup.ship,
-    "move": moving.move,
-    "check": care.check,
-    "repair": care.repair,
-    "compact": care.compact,
-    "upgrade": care.upgrade,
-    "erase": care.erase,
-    "held": privacy.held,
-    "forget": privacy.forget,
-    "serve": serve.serve,
-    "ui": ui.ui,
-    "mcp": mcp.mcp,
-}
-for _name, _function in VERBS.items():
-    app.command(_name, epilog=_CODES)(_function)

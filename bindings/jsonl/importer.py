@@ -9,10 +9,10 @@ Invariants:
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import BinaryIO, NamedTuple, cast, final
+from typing import NamedTuple, TypeAlias, cast, final
 
 from amberdb import (
     AmberError,
@@ -27,7 +27,6 @@ from amberdb._jsonl.reader import (
     BATCH_BYTES_MAX,
     BadLine,
     InputDamagedError,
-    numbered_lines,
     parse_line,
 )
 from amberdb._jsonl.text import convert_dates, dumps
@@ -67,6 +66,10 @@ class ImportReport:
     """The first BAD_LINES_KEPT of them."""
 
 
+Line: TypeAlias = tuple[int, bytes | ValueError]
+"""The number of a line, and its JSON text; an error when the input has no document there."""
+
+
 class _Line(NamedTuple):
     number: int
     document: Document
@@ -92,17 +95,22 @@ class Importer:
         self._on_bad = on_bad
         self._on_commit = on_commit
 
-    def run(self, stream: BinaryIO) -> ImportReport:
-        """Raises BadLineError, InputDamagedError, and what put_many() raises."""
+    def run(self, lines: Iterable[Line]) -> ImportReport:
+        """Stores the lines, with their numbers. Raises BadLineError, InputDamagedError, and what
+        put_many() raises."""
         report, options = self.report, self._options
         batch: list[_Line] = []
         size = 0
         try:
-            for number, text in numbered_lines(stream):
+            for number, text in lines:
                 report.lines = number
-                if number < options.from_line or not text.strip():
+                if number < options.from_line:
                     continue
                 try:
+                    if isinstance(text, ValueError):
+                        raise text
+                    if not text.strip():
+                        continue
                     batch.append(_Line(number, self._parse(number, text)))
                 except ValueError as error:
                     self._commit(batch)

@@ -14,22 +14,13 @@ Invariants:
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, Literal, final
+from typing import Any, Final, Literal, final
 
 import msgspec
 
 from amberdb import Document, ExtractionError
+from amberdb._shared.model_server import ATTEMPTS, TIMEOUT_S, ModelServer, TryAgain
 from amberdb.memory.types import Decision, Known, Layer
-
-if TYPE_CHECKING:
-    import httpx
-
-ATTEMPTS: Final = 3
-TIMEOUT_S: Final = 60.0
-PAUSE_S: Final = 0.5
-"""The pause before the second attempt; it doubles for each further one."""
-PAUSE_MAX_S: Final = 30.0
-"""The longest pause, also when a server sends a longer Retry-After."""
 
 _INSTRUCTIONS: Final = """\
 You keep the long-term memory of an assistant. You are given a text and what is remembered of its
@@ -119,14 +110,15 @@ class ChatExtractor:
         attempts: int = ATTEMPTS,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
-        import httpx  # the extra `models`
-
-        self._url = f"{base_url.rstrip('/')}/chat/completions"
+        self._server = ModelServer(
+            f"{base_url.rstrip('/')}/chat/completions",
+            ExtractionError,
+            api_key=api_key,
+            timeout_s=timeout_s,
+            attempts=attempts,
+            sleep=sleep,
+        )
         self._model = model
-        self._attempts = max(1, attempts)
-        self._sleep = sleep
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._client = httpx.Client(timeout=timeout_s, headers=headers)
 
     def __call__(self, text: str, known: Known) -> Sequence[Decision]:
         """The decisions of the model on a text. Raises ExtractionError."""
@@ -141,54 +133,11 @@ class ChatExtractor:
                 "json_schema": {"name": "decisions", "strict": True, "schema": SCHEMA},
             },
         }
-        pause_s = PAUSE_S
-        for left in reversed(range(self._attempts)):
-            try:
-                return _decisions(self._answer(request), refs, known)
-            except _TryAgain as again:
-                if not left:
-                    raise ExtractionError(
-                        f"{self._url} gave no valid answer in {self._attempts} attempts: {again}"
-                    ) from again.__cause__
-                self._sleep(min(again.after_s or pause_s, PAUSE_MAX_S))
-                pause_s *= 2
-        raise AssertionError("unreachable")
+        return self._server.ask(request, lambda body: _decisions(body, refs, known))
 
     def close(self) -> None:
         """Closes the connections."""
-        self._client.close()
-
-    def _answer(self, request: dict[str, Any]) -> bytes:
-        """The body of a response with status 200. Raises _TryAgain, ExtractionError."""
-        import httpx
-
-        try:
-            response = self._client.post(self._url, json=request)
-        except httpx.TransportError as error:
-            raise _TryAgain(f"{type(error).__name__}: {error}") from error
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise ExtractionError(f"{self._url} cannot be requested: {error}") from error
-        if response.status_code == 429 or response.status_code >= 500:
-            raise _TryAgain(f"status {response.status_code}", _retry_after_s(response))
-        if response.status_code != 200:
-            raise ExtractionError(
-                f"{self._url} answered with status {response.status_code}: {response.text[:200]}",
-                status=response.status_code,
-            )
-        return response.content
-
-
-class _TryAgain(Exception):
-    def __init__(self, why: str, after_s: float | None = None) -> None:
-        super().__init__(why)
-        self.after_s = after_s
-
-
-def _retry_after_s(response: "httpx.Response") -> float | None:
-    try:
-        return max(0.0, float(response.headers.get("retry-after", "")))
-    except ValueError:  # no header, or a date
-        return None
+        self._server.close()
 
 
 def _messages(text: str, known: Known, refs: dict[str, Document]) -> list[dict[str, str]]:
@@ -206,13 +155,13 @@ def _messages(text: str, known: Known, refs: dict[str, Document]) -> list[dict[s
 
 
 def _decisions(body: bytes, refs: dict[str, Document], known: Known) -> list[Decision]:
-    """The decisions of a response body. Raises _TryAgain."""
+    """The decisions of a response body. Raises TryAgain."""
     try:
         content = msgspec.json.decode(body)["choices"][0]["message"]["content"]
         answer = msgspec.json.decode(_unfenced(content), type=_Answer)
         return [_decision(answered, refs, known) for answered in answer.decisions]
     except (msgspec.MsgspecError, AttributeError, IndexError, KeyError, TypeError, ValueError) as e:
-        raise _TryAgain(f"the answer is invalid ({type(e).__name__}: {e})") from e
+        raise TryAgain(f"the answer is invalid ({type(e).__name__}: {e})") from e
 
 
 def _unfenced(content: str) -> str:

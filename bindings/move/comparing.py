@@ -8,15 +8,17 @@ Invariants:
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Final, Literal, final
+from itertools import chain
+from typing import Final, Literal, TypeAlias, final
 
-from amberdb import CollectionMissingError, Database
+from amberdb import CollectionMissingError, Database, Record
 from amberdb.move.canonical import canonical
 from amberdb.move.copying import Counted, batches, moved
 from amberdb.move.declaring import declared
 
 _DIGEST_BYTES: Final = 16
-_Pairs = Iterator[tuple[str, bytes]]
+Pair: TypeAlias = tuple[Record, bytes]
+"""A record, and its canonical() bytes."""
 
 
 @final
@@ -70,32 +72,28 @@ class Comparing:
 
     def _documents(self, name: str) -> Iterator[Difference]:
         digest, count = blake2b(digest_size=_DIGEST_BYTES), 0
-        ours, theirs = self._pairs(self._source, name), self._pairs(self._target, name)
-        one, other = next(ours, None), next(theirs, None)
-        while one or other:
-            if one is None or (other is not None and other[0] < one[0]):
+        for one, other in side_by_side(
+            self._pairs(self._source, name), self._pairs(self._target, name)
+        ):
+            if one is None:
                 assert other is not None
-                yield Difference(name, other[0], "added")
-                other = next(theirs, None)
+                yield Difference(name, other[0].id, "added")
                 continue
             digest.update(one[1])
             count += 1
-            if other is None or one[0] < other[0]:
-                yield Difference(name, one[0], "missing")
-            else:
-                if one[1] != other[1]:
-                    yield Difference(name, one[0], "changed")
-                other = next(theirs, None)
-            one = next(ours, None)
-            if self._progress is not None and (one is None or not count % self._batch):
+            if other is None:
+                yield Difference(name, one[0].id, "missing")
+            elif one[1] != other[1]:
+                yield Difference(name, one[0].id, "changed")
+            if self._progress is not None and not count % self._batch:
                 self._progress(name, count)
+        if self._progress is not None:
+            self._progress(name, count)
         self.digests[name] = digest.hexdigest()
         self.documents += count
 
-    def _pairs(self, db: Database, name: str) -> _Pairs:
-        for batch in batches(db, name, self._batch):
-            for record, data in batch:
-                yield record.id, data
+    def _pairs(self, db: Database, name: str) -> Iterator[Pair]:
+        return chain.from_iterable(batches(db[name], self._batch))
 
     def _differs(self, difference: Difference) -> bool:
         name, id = difference.collection, difference.id
@@ -115,3 +113,20 @@ class Comparing:
         except CollectionMissingError:
             return None
         return canonical(found[0]) if found else None
+
+
+def side_by_side(
+    ours: Iterator[Pair], theirs: Iterator[Pair]
+) -> Iterator[tuple[Pair | None, Pair | None]]:
+    """Two databases' records of a collection, by id: each with that of the same id."""
+    one, other = next(ours, None), next(theirs, None)
+    while one or other:
+        if one is None or (other is not None and other[0].id < one[0].id):
+            yield None, other
+            other = next(theirs, None)
+        elif other is None or one[0].id < other[0].id:
+            yield one, None
+            one = next(ours, None)
+        else:
+            yield one, other
+            one, other = next(ours, None), next(theirs, None)

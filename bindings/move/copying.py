@@ -8,9 +8,16 @@ Invariants:
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, TypeAlias, final
+from typing import Final, TypeAlias, final
 
-from amberdb import CollectionDef, CollectionMissingError, Database, Record
+from amberdb import (
+    CollectionDef,
+    CollectionMissingError,
+    Database,
+    ReadableCollection,
+    Record,
+    Where,
+)
 from amberdb.move.canonical import canonical
 from amberdb.move.declaring import declare
 from amberdb.move.errors import MoveDamagedError
@@ -62,7 +69,7 @@ class Copying:
         name, count = definition.name, 0
         declare(self._target, definition, with_late=False)
         verified = self._place.after(name)
-        for batch in batches(self._source, name, self._batch, verified):
+        for batch in batches(self._source[name], self._batch, verified):
             if self._source.definition(name).number != definition.number:
                 return  # they may be of another collection, which has the name by now
             self._target[name].put_records([record for record, _ in batch])
@@ -96,12 +103,16 @@ def moved(source: Database) -> list[str]:
     return [name for name in source.collections() if name != NAME]
 
 
-def batches(db: Database, name: str, batch: int, after: str | None = None) -> Iterator[Batch]:
-    """The records of a collection by id, in batches of at most `batch` documents."""
+def batches(
+    source: ReadableCollection, batch: int, after: str | None = None, where: Where | None = None
+) -> Iterator[Batch]:
+    """The records of a collection, those that match, by id, in batches of at most `batch`
+    documents."""
     limit = batch
     while True:
-        where: dict[str, Any] = {} if after is None else {"id": {"$gt": after}}
-        records = db[name].find(where, order_by="id", limit=limit, records=True)
+        rest: Where = {} if after is None else {"id": {"$gt": after}}
+        query: Where = {"$and": [where, rest]} if where and rest else where or rest
+        records = source.find(query, order_by="id", limit=limit, records=True)
         if not records:
             return
         after = records[-1].id

@@ -266,6 +266,9 @@ class PostgresDatabase(Database):
             collections = {
                 name: {
                     "documents": counts[name],
+                    "version": schema.definition.version,
+                    "expires_at": schema.expires_at,
+                    "indexes": {index.spec.name: "ready" for index in schema.all_indexes},
                     "embedding": embedding_facts(view, schema, embedders),
                 }
                 for name, schema in view.catalog.schemas.items()

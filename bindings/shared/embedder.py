@@ -122,14 +122,14 @@ class Embedder:
         dimension."""
         if self._embed is None:
             return False
-        model = _model_of(stored)
+        model = model_of(stored)
         are_named = model is not None and self._model is not None
         return stored.dim != self._dim or (are_named and model != self._model)
 
     def _index(self, stored: Vector | None) -> list[Vector]:
         if self._embed is None or self._dim is None:
             return [] if stored is None else [stored]
-        name = None if self._model is None else f"vector:{self.field}:{self._model}"
+        name = None if self._model is None else index_name(self.field, self._model)
         if name is None and stored is not None and stored.dim == self._dim:
             name = stored.name
         return [
@@ -144,7 +144,12 @@ class Embedder:
         ]
 
 
-def _model_of(stored: Vector) -> str | None:
+def index_name(field: str, model: str) -> str:
+    """The name of an index of vectors that names their embedder."""
+    return f"vector:{field}:{model}"
+
+
+def model_of(stored: Vector) -> str | None:
     """The name of the embedder that an index has in its own name."""
     return stored.name.removeprefix(f"vector:{stored.field}").removeprefix(":") or None
 

@@ -102,17 +102,24 @@ def rename_file(path: str | os.PathLike[str], target: str | os.PathLike[str]) ->
 def whole_file(path: str) -> Generator[TextIO]:
     """A text file that is created or replaced, durably, when the block ends without an error;
     compressed when the path ends in .gz. Raises OSError."""
+    with whole_binary_file(path) as raw:
+        if path.endswith(".gz"):
+            # No time and no name in the header: equal documents make equal files.
+            with gzip.GzipFile("", "wb", 6, raw, 0) as packed, _text(packed) as text:
+                yield text
+        else:
+            with _text(raw) as text:
+                yield text
+
+
+@contextmanager
+def whole_binary_file(path: str) -> Generator[BinaryIO]:
+    """As whole_file(), for bytes as they are."""
     target = os.path.realpath(path)
     staging = _fs.staging_name(target)
     try:
         with open(staging, "xb", opener=_private) as raw:
-            if path.endswith(".gz"):
-                # No time and no name in the header: equal documents make equal files.
-                with gzip.GzipFile("", "wb", 6, raw, 0) as packed, _text(packed) as text:
-                    yield text
-            else:
-                with _text(raw) as text:
-                    yield text
+            yield raw
         file = _OS.open(staging)
         try:
             file.sync()

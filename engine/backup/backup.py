@@ -32,6 +32,7 @@ from amberdb._errors import (
     LogTruncatedError,
 )
 from amberdb._fs import replace_file, staged_for
+from amberdb._plain import has_surrogate
 from amberdb._types import Lsn, Progress
 from amberdb._worker import long_work
 from amberdb.engine.backup.ahead import ahead
@@ -129,6 +130,8 @@ class Backups:
 
     def _check_target(self, target: str) -> None:
         parent = os.path.dirname(target)
+        if has_surrogate(target):
+            raise BackupError(f"{target!r} is not UTF-8, as the catalog is: choose another name")
         if self._fs.exists(target):
             raise BackupExistsError(f"{target} exists: choose another name", path=target)
         if not self._fs.is_dir(parent):

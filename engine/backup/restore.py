@@ -64,6 +64,7 @@ from amberdb.engine.schema.keyspace import (
 from amberdb.engine.schema.ordered_index import LOSSY, MULTI
 from amberdb.engine.storage.data_file import are_own_pages
 from amberdb.engine.storage.directory import (
+    check_path,
     complete_creation,
     creation,
     data_directory,
@@ -192,6 +193,7 @@ def _fill(path: str, run: "_Restore", options: Options, rename_to: str | None = 
 
 def _check_target(path: str, options: Options) -> None:
     """Raises BackupExistsError unless nothing is there, or an empty directory."""
+    check_path(path)
     try:
         if not database_exists(path, options):
             return

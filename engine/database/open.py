@@ -17,6 +17,7 @@ from amberdb.engine.database.engine import Engine
 from amberdb.engine.database.following import FollowingEngine
 from amberdb.engine.database.open_engines import open_engines
 from amberdb.engine.options import OpenOptions, Options
+from amberdb.engine.storage.directory import check_path
 
 MEMORY: Final = ":memory:"
 
@@ -81,6 +82,7 @@ def open_to_follow(path: str, options: Options) -> Database:
 
 def open_to_write(path: str, options: Options, *, create: bool, shared: bool = False) -> Engine:
     """Opens the engine of a directory, with the options as one value."""
+    check_path(path)
     finish_rescue(path, options)
     try:
         return _engine_of(open_parts(path, options, create=create, shared=shared), options)

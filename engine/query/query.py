@@ -7,6 +7,7 @@ Invariants:
   each of which is encoded or compiled whenever it is used.
 """
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from heapq import nsmallest
 from itertools import islice
@@ -130,6 +131,7 @@ class Query:
         QueryError, CursorError."""
         if limit is not None and (type(limit) is not int or limit < 0):
             raise QueryError(f"limit must be None or an int of at least 0, not {limit!r}")
+        limit = None if limit is None else min(limit, sys.maxsize)
         paths = None if fields is None else parse_fields(fields)
         take = _taker(paths, records)
         if after is None:

@@ -46,6 +46,7 @@ from amberdb._fs import (
     staged_for,
     what_is_full,
 )
+from amberdb._plain import has_surrogate
 from amberdb._types import Lsn
 from amberdb.engine.options import Options
 from amberdb.engine.storage import manifest as manifests
@@ -147,6 +148,12 @@ class LockOwner(NamedTuple):
     process: str
     is_shared: bool
     """It takes the writes of other processes, or will once it has opened the database."""
+
+
+def check_path(path: str) -> None:
+    """Raises OpenError for a path that LMDB cannot take."""
+    if has_surrogate(os.path.abspath(path)):
+        raise OpenError(f"{path!r} is not UTF-8: choose another path", path=path)
 
 
 def lock_directory(path: str, options: Options, *, shared: bool = False) -> DirLock:

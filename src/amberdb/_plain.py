@@ -31,6 +31,15 @@ def plain_text(value: object) -> str | None:
     return str.__str__(value) if isinstance(value, str) else None
 
 
+def has_surrogate(text: str) -> bool:
+    """Whether UTF-8 cannot express it: half of an emoji, or bytes of a path that are no text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
 def plain_scalar(value: Any) -> Any:
     """A single value in its plain type; lone surrogates are left to the encoders. Raises
     InvalidDocumentError, whose message names the value and what to do."""

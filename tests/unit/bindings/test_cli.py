@@ -14,9 +14,9 @@ from typer.testing import CliRunner, Result
 
 import amberdb
 from amberdb import Database, DiskFullError, Ordered, Text, Vector
-from amberdb.cli import lines as cli_lines
 from amberdb.cli.__main__ import app
-from amberdb.cli.verbs import VERBS
+from amberdb.cli.transfer import lines as cli_lines
+from support.cli_reference import commands
 from support.older_format import older_format
 from support.sharing import child_leads
 
@@ -122,16 +122,16 @@ def test_find_fields_count_and_explain(filled: Run) -> None:
     page = answer(filled("find", "x", "--fields", "n,id", "--limit", "1", "--json"))
     assert page["documents"] == [{"n": 0, "id": "d0"}]
     where = ["--where", '{"entity": "a"}']
-    assert answer(filled("find", "x", *where, "--count", "--json")) == {"count": 5}
+    assert answer(filled("count", "x", *where, "--json")) == {"count": 5}
     assert answer(filled("find", "x", *where, "--explain", "--json"))["index"] is None
-    assert "5" in filled("find", "x", *where, "--count").stdout
+    assert "5" in filled("count", "x", *where).stdout
 
 
 def test_find_counts_by_a_field(filled: Run) -> None:
     few = ["--where", '{"n": {"$lt": 5}}']
-    found = answer(filled("find", "x", "--count-by", "entity", *few, "--json"))
+    found = answer(filled("count", "x", "--by", "entity", *few, "--json"))
     assert [(one["value"], one["documents"]) for one in found] == [("a", 3), ("b", 2)]
-    assert "entity" in filled("find", "x", "--count-by", "entity").stdout
+    assert "entity" in filled("count", "x", "--by", "entity").stdout
 
 
 def test_put_where_an_id_exists(filled: Run) -> None:
@@ -249,7 +249,7 @@ def test_vectors_are_exported_and_imported_without_loss(run: Run, tmp_path: Path
 def test_nothing_found_is_code_1_and_still_json(filled: Run) -> None:
     result = filled("find", "x", "--where", '{"n": 99}', "--json", code=1)
     assert answer(result) == {"documents": [], "cursor": None}
-    assert answer(filled("find", "x", "--where", '{"n": 99}', "--count", "--json")) == {"count": 0}
+    assert answer(filled("count", "x", "--where", '{"n": 99}', "--json")) == {"count": 0}
 
 
 @pytest.mark.parametrize(
@@ -512,7 +512,7 @@ def test_repair_says_what_it_would_do_and_then_does_it(filled: Run, tmp_path: Pa
     told = "".join(done.stdout.split()).replace("│", "")  # a long path goes over several lines
     assert "data-1.broken" in told
     filled("check")
-    assert answer(filled("find", "x", "--count", "--json"))["count"] == 9
+    assert answer(filled("count", "x", "--json"))["count"] == 9
 
 
 def test_repair_of_a_manifest_loses_nothing(filled: Run, tmp_path: Path) -> None:
@@ -543,7 +543,7 @@ def test_beside_an_application_reads_are_answered_and_writes_name_the_owner(
     with amberdb.open(tmp_path / "t.amber") as db:
         db.collection("x").put({"id": "just now"})
         assert json.loads(filled("get", "x", "just now", "--json").stdout) == {"id": "just now"}
-        assert json.loads(filled("find", "x", "--count", "--json").stdout) == {"count": 11}
+        assert json.loads(filled("count", "x", "--json").stdout) == {"count": 11}
         assert lines(filled("log", "--limit", "1", "--json"))[0]["id"] == "just now"
         assert len(filled("export", "x").stdout.splitlines()) == 11
         assert json.loads(filled("info", "--json").stdout)["collections"]["x"]["documents"] == 11
@@ -601,7 +601,7 @@ def test_full_scan_is_a_warning_on_one_line(run: Run, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_help_tells_the_exit_codes() -> None:
-    for command in ([], *([name] for name in VERBS)):
+    for command in ([], *(words for words, _ in commands())):
         result = CliRunner().invoke(app, [*command, "--help"])
         assert result.exit_code == 0
         assert "Exit codes" in result.stdout

@@ -18,9 +18,10 @@ from typing import Any
 import pytest
 
 from amberdb import Database, ExtractionError, Ordered
+from amberdb._shared.model_server import PAUSE_MAX_S
 from amberdb.memory import ChatExtractor, Decision, Known, Memory, RuleExtractor
 from amberdb.memory.evidence import keys_of
-from amberdb.memory.model import PAUSE_MAX_S, SCHEMA
+from amberdb.memory.model import SCHEMA
 from amberdb.memory.rules import classify
 
 SENTENCES = [

@@ -318,7 +318,7 @@ def test_large_documents_make_small_batches(
 ) -> None:
     monkeypatch.setattr(copying, "BATCH_BYTES", 100_000)
     db.collection("x").put_many({"id": f"{n:03}", "text": "x" * 30_000} for n in range(30))
-    sizes = [len(records) for records in copying.batches(db, "x", 10)]
+    sizes = [len(records) for records in copying.batches(db["x"], 10)]
     assert sizes == [10, *[3] * 6, 2]
     assert is_equal(move(db, target, verify=True))
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from amberdb import Database, Ordered, value_at
 from amberdb._jsonl.importer import Importer, ImportOptions
+from amberdb._jsonl.reader import numbered_lines
 from amberdb._jsonl.text import convert_dates, dumps
 from amberdb.series import series
 
@@ -68,7 +69,7 @@ def test_dates_are_converted_where_a_path_leads(document: dict[str, Any], path: 
 
 def test_dates_inside_the_maps_of_a_list_are_converted(db: Database) -> None:
     importer = Importer(db.collection("x"), "in.jsonl", ImportOptions(dates=["items.at"]))
-    importer.run(lines_of(LISTED))
+    importer.run(numbered_lines(lines_of(LISTED)))
     stored = db.collection("x").record("x").document
     assert value_at(stored, "items.at") == [TIME, TIME, None]
     assert db.collection("x").count({"items.at": TIME}) == 1
@@ -77,7 +78,7 @@ def test_dates_inside_the_maps_of_a_list_are_converted(db: Database) -> None:
 def test_ids_are_made_of_all_values_that_a_path_finds(db: Database) -> None:
     rows = [{"tags": [{"n": 1}, {"n": 2}]}, {"tags": [{"n": 1}, {"n": 3}]}, {"tags": [{"n": 1}]}]
     importer = Importer(db.collection("x"), "in.jsonl", ImportOptions(id_from=["tags.n"]))
-    importer.run(lines_of(*rows, rows[0]))
+    importer.run(numbered_lines(lines_of(*rows, rows[0])))
     assert db.collection("x").count() == 3
 
 

@@ -15,9 +15,9 @@ from amberdb import CollectionMissingError, Database, IndexSpec, Ordered, Unique
 from amberdb._jsonl import reader
 from amberdb._jsonl.exporter import export_lines
 from amberdb._jsonl.importer import BadLineError, Importer, ImportOptions, ImportReport
-from amberdb._jsonl.reader import InputDamagedError, open_input
+from amberdb._jsonl.reader import InputDamagedError, numbered_lines, open_input
 from amberdb._shared.files import whole_file
-from amberdb.cli.lines import declared_indexes
+from amberdb.cli.transfer.lines import declared_indexes
 from support.databases import audited
 from support.names import recorded_names
 
@@ -47,7 +47,7 @@ def db(tmp_path: Path) -> Iterator[Database]:
 def run(db: Database, text: str | bytes, name: str = "x", **options: Any) -> ImportReport:
     data = text.encode() if isinstance(text, str) else text
     importer = Importer(db.collection(name), "in.jsonl", ImportOptions(**options))
-    return importer.run(io.BytesIO(data))
+    return importer.run(numbered_lines(io.BytesIO(data)))
 
 
 def ids(db: Database, name: str = "x") -> list[str]:
@@ -74,9 +74,12 @@ def test_running_again_changes_nothing(db: Database) -> None:
 def test_id_is_that_of_the_file_name_packed_or_not(db: Database) -> None:
     options = ImportOptions()
     for source in ("/here/in.jsonl", "/there/in.jsonl.gz"):
-        Importer(db.collection("x"), source, options).run(io.BytesIO(b'{"a": 1}'))
+        importer = Importer(db.collection("x"), source, options)
+        importer.run(numbered_lines(io.BytesIO(b'{"a": 1}')))
     assert len(ids(db)) == 1
-    Importer(db.collection("x"), "other.jsonl", options).run(io.BytesIO(b'{"a": 1}'))
+    Importer(db.collection("x"), "other.jsonl", options).run(
+        numbered_lines(io.BytesIO(b'{"a": 1}'))
+    )
     assert len(ids(db)) == 2
 
 
@@ -112,7 +115,7 @@ def test_bad_line_stops_and_what_came_before_stays(db: Database) -> None:
 def test_next_line_is_the_bad_one_also_behind_blank_lines(db: Database) -> None:
     importer = Importer(db.collection("x"), "in.jsonl", ImportOptions())
     with pytest.raises(BadLineError):
-        importer.run(io.BytesIO(b'{"id": "a"}\n\n\n{bad\n'))
+        importer.run(numbered_lines(io.BytesIO(b'{"id": "a"}\n\n\n{bad\n')))
     assert importer.report.next_line == 4
 
 
@@ -144,7 +147,7 @@ def test_interrupted_import_goes_on_from_its_next_line(db: Database) -> None:
     options = ImportOptions(batch=3)
     importer = Importer(db.collection("x"), "in.jsonl", options, on_commit=interrupt)
     with pytest.raises(KeyboardInterrupt):
-        importer.run(io.BytesIO(text))
+        importer.run(numbered_lines(io.BytesIO(text)))
     assert (importer.report.stored, importer.report.next_line) == (6, 7)
     assert len(ids(db)) == 6
     run(db, text, from_line=importer.report.next_line)
@@ -181,7 +184,7 @@ def test_packed_input_that_ends_early_keeps_what_came_before(db: Database, tmp_p
     packed.write_bytes(whole[: len(whole) // 2])
     importer = Importer(db.collection("x"), "in.jsonl", ImportOptions())
     with open_input(str(packed)) as source, pytest.raises(InputDamagedError) as caught:
-        importer.run(source.stream)
+        importer.run(numbered_lines(source.stream))
     assert len(ids(db)) == importer.report.stored == caught.value.line > 0
     assert importer.report.next_line == caught.value.line + 1
 

@@ -653,3 +653,18 @@ def test_manifest_is_whole_or_old(made: Path) -> None:
     manifest.write(fs, str(made))
     assert manifests.read(fs, str(made)) == manifest
     assert not (made / "MANIFEST.tmp").exists()
+
+
+def test_a_path_that_is_no_utf8_is_refused_and_nothing_is_made(tmp_path: Path) -> None:
+    path = f"{tmp_path}/\udcff"  # a name of bytes that are no text, as os.fsdecode() has it
+    for make in (lambda: amberdb.open(path), lambda: amberdb.connect(path)):
+        with pytest.raises(OpenError, match="is not UTF-8"):
+            make()
+    with amberdb.open(tmp_path / "t.amber", background=False) as db:
+        with pytest.raises(amberdb.BackupError, match="is not UTF-8"):
+            db.backup(path)
+        db.backup(tmp_path / "full")
+        assert db.check().ok
+    with pytest.raises(OpenError, match="is not UTF-8"):
+        amberdb.restore(tmp_path / "full", path)
+    assert sorted(os.listdir(tmp_path)) == ["full", "t.amber"]

@@ -263,3 +263,9 @@ def test_options_that_a_function_passes_on(events: Collection) -> None:
     assert [record.id for record in events.find(records=True)]
     assert len(events.find(records=is_of_records, **options)) == len(events)
     assert found == events.find(order_by="-at", limit=2, **options)
+
+
+@pytest.mark.parametrize("order_by", [None, "at", "other"])
+def test_a_limit_beyond_all_numbers_is_none(events: Collection, order_by: str | None) -> None:
+    page = events.find({"at": {"$gte": 0}}, order_by=order_by, limit=10**30)
+    assert (len(page), page.cursor) == (N, None)

@@ -27,6 +27,7 @@ from amberdb import (
     aio,
 )
 from amberdb._jsonl.importer import Importer, ImportOptions
+from amberdb._jsonl.reader import numbered_lines
 from amberdb._jsonl.text import dumps
 from support.databases import OpenDatabase
 
@@ -365,7 +366,7 @@ def test_a_line_with_a_number_or_text_that_cannot_be_stored_is_bad_and_no_other(
 ) -> None:
     lines = f'{{"id": "a", "v": 1}}\n{{"id": "b", "v": {text}}}\n{{"id": "c", "v": 1.5e308}}\n'
     importer = Importer(notes, "x.jsonl", ImportOptions(skip_bad=True, id_from=id_from))
-    report = importer.run(io.BytesIO(lines.encode()))
+    report = importer.run(numbered_lines(io.BytesIO(lines.encode())))
     assert (report.stored, report.bad, report.bad_lines[0].line) == (2, 1, 2)
     assert re.search(reason, report.bad_lines[0].reason)
     assert notes.count({"v": 1.5e308}) == 1
@@ -373,5 +374,5 @@ def test_a_line_with_a_number_or_text_that_cannot_be_stored_is_bad_and_no_other(
 
 def test_infinities_that_were_stored_are_imported(notes: Collection) -> None:
     line = dumps({"id": "a", "v": float("inf"), "w": [float("-inf")]})
-    Importer(notes, "x.jsonl", ImportOptions()).run(io.BytesIO(line.encode()))
+    Importer(notes, "x.jsonl", ImportOptions()).run(numbered_lines(io.BytesIO(line.encode())))
     assert notes["a"] == {"id": "a", "v": float("inf"), "w": [float("-inf")]}

@@ -61,7 +61,7 @@ def test_other_bad_arguments() -> None:
         Ordered(*(f"f{at}" for at in range(17)))
     with pytest.raises(CollectionError, match="sparse"):
         Ordered("a", sparse=1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    for name in ("", 7):
+    for name in ("", 7, "\udcff"):
         with pytest.raises(CollectionError, match="name"):
             Ordered("a", name=name)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 

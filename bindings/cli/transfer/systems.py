@@ -13,7 +13,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from amberdb import QueryError
-from amberdb.cli.arguments import AsJson, DatabasePath, ZoneName, is_sqlite, zone_of
+from amberdb.cli.arguments import AsJson, DatabasePath, DryRun, ZoneName, is_sqlite, zone_of
 from amberdb.cli.bars import progress_bar
 from amberdb.cli.output import emit, show
 from amberdb.cli.verb import Exit, fail, opened, opened_read_only, say, verb
@@ -42,10 +42,10 @@ def import_profiles(
     encoding: Annotated[
         str | None, typer.Option(help="Of files that are not UTF-8: gb18030, for one.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only the report.")] = False,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Stores the user profiles of JSON files or SQLite; running it again changes nothing."""
+    """Stores the user profiles of JSON files or SQLite. Running it again changes nothing."""
     of_zone = zone_of(zone)
     of_tables = is_sqlite(source)  # first, so that a wrong name does not create a database
     with opened(path, create=True, background=True) as db, progress_bar() as bar:
@@ -62,7 +62,7 @@ def import_profiles(
             options["encoding"] = encoding
         try:
             report = run(UserProfiles(db, name=name), source, **options)
-        except (sqlite3.Error, LookupError) as error:
+        except (sqlite3.Error, LookupError, UnicodeError) as error:
             fail(f"{source}: {error}", Exit.USAGE)
     _show_profiles(report, as_json)
     if report.broken:
@@ -111,10 +111,10 @@ def import_memories(
         str | None, typer.Option(metavar="ID", help="Of mem0's memories that name nobody.")
     ] = None,
     zone: ZoneName = "UTC",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only the report.")] = False,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Stores memories of Z-Memory or mem0; running it again changes nothing."""
+    """Stores memories of Z-Memory or mem0. Running it again changes nothing."""
     of_zone = zone_of(zone)
     of_tables = is_sqlite(source)  # first, so that a wrong name does not create a database
     with opened(path, create=True, background=True) as db, progress_bar() as bar:

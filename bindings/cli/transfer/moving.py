@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from amberdb.cli.arguments import AsJson
+from amberdb.cli.arguments import AsJson, SourcePath, TargetPath
 from amberdb.cli.bars import counting
 from amberdb.cli.output import emit, grid, plain, properties, show
 from amberdb.cli.verb import Exit, say, verb
@@ -23,20 +23,8 @@ _SHOWN_MAX = 100
 
 @verb
 def move(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="SOURCE",
-            help="The database: a directory, or postgresql://...",
-            show_default=False,
-        ),
-    ],
-    target: Annotated[
-        str,
-        typer.Argument(
-            metavar="TARGET", help="A new database, or that of an earlier run.", show_default=False
-        ),
-    ],
+    source: SourcePath,
+    target: TargetPath,
     check: Annotated[
         bool, typer.Option("--verify", help="Compare all documents at the end.")
     ] = False,
@@ -48,8 +36,9 @@ def move(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Copies a database to a directory or a PostgreSQL server, and the changes that are made
-    meanwhile. Run again, it goes on where it was. A password is best in PGPASSWORD or ~/.pgpass."""
+    """Moves a database to a directory or a PostgreSQL server. It copies the documents, and then the
+    changes that were made meanwhile. Run again, it goes on where it was. A password is best in
+    PGPASSWORD or ~/.pgpass."""
     with counting() as progress, _until_signal(follow) as until:
         report = moved(source, target, verify=check, finish=finish, until=until, progress=progress)
     _tell(report, check, as_json)

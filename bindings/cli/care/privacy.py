@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from amberdb.cli.arguments import AsJson, DatabasePath
+from amberdb.cli.arguments import AsJson, DatabasePath, Reason
 from amberdb.cli.bars import pairs_bar
-from amberdb.cli.care import show_receipt
+from amberdb.cli.care.files import show_receipt
 from amberdb.cli.output import emit, grid, show
 from amberdb.cli.verb import Exit, opened, opened_read_only, say, verb
 from amberdb.privacy import export, export_json
@@ -29,8 +29,8 @@ def held(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Counts the documents of a person or an agent in every memory system of the database; with
-    --json prints them all."""
+    """Counts what every memory system holds of a person or an agent. With --json it prints the
+    documents."""
     with opened_read_only(path) as db:
         if output is not None:
             count = export_json(db, entity, output)
@@ -50,11 +50,11 @@ def held(
 def forget(
     path: DatabasePath,
     entity: EntityId,
-    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; stored in the receipt.")],
+    reason: Reason,
     as_json: AsJson = False,
 ) -> None:
-    """Removes all documents of a person or an agent from every memory system and every file of the
-    database, and prints a receipt, which lists backups that may still hold them."""
+    """Removes a person or an agent from every memory system and every file. It prints a receipt,
+    which lists backups that may still hold something."""
     with opened(path) as db, pairs_bar() as advance:
         receipt = forget_everywhere(db, entity, reason=reason, progress=advance)
     show_receipt(receipt, as_json)

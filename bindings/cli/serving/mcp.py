@@ -13,15 +13,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from amberdb.cli.arguments import AsJson
+from amberdb.cli.arguments import (
+    AsJson,
+    EmbedFunction,
+    EmbedModel,
+    EmbedName,
+    EmbedUrl,
+    TokenFile,
+    VectorDim,
+    token_of,
+)
 from amberdb.cli.output import emit, plain, show
-from amberdb.cli.plugins import loaded
+from amberdb.cli.serving.embedder import embedder_of
 from amberdb.cli.verb import Exit, fail, opened, opened_read_only, say, verb
 
 if TYPE_CHECKING:
     from amberdb.mcp import McpOptions
 
-TOKEN_VARIABLE = "AMBERDB_TOKEN"
 _EXTRA = {"mcp", "mcp_types", "uvicorn", "starlette"}
 
 MemoryPath = Annotated[
@@ -47,10 +55,6 @@ Http = Annotated[
         metavar="HOST:PORT", help="Streamable HTTP on a loopback address, in place of stdio."
     ),
 ]
-TokenFile = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help=f"The bearer token; by default from {TOKEN_VARIABLE}."),
-]
 Import = Annotated[
     Path | None,
     typer.Option(
@@ -71,39 +75,32 @@ def mcp(
     max_chars: Chars = 40_000,
     http: Http = None,
     token_file: TokenFile = None,
-    embed: Annotated[
-        str | None,
-        typer.Option(metavar="MODULE:FUNCTION", help="From a list of str to vectors, for search."),
-    ] = None,
-    dim: Annotated[int | None, typer.Option(min=1, help="The length of its vectors.")] = None,
-    embed_name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Its name: another one makes vectors anew.")
-    ] = None,
+    embed: EmbedFunction = None,
+    embed_url: EmbedUrl = None,
+    embed_model: EmbedModel = None,
+    dim: VectorDim = None,
+    embed_name: EmbedName = None,
     import_file: Import = None,
     export_file: Export = None,
     as_json: AsJson = False,
 ) -> None:
-    """Serves the memory of agents to clients of the Model Context Protocol, over stdin and stdout
-    or HTTP. Creates a missing database."""
+    """Serves the memory of agents to clients of the Model Context Protocol. It speaks over stdin
+    and stdout, or HTTP. A missing database is created."""
     from amberdb.mcp import McpOptions
 
-    if (embed is None) != (dim is None):
-        fail("give --embed and --dim together", Exit.USAGE)
     settings: dict[str, Any] = {
         "tools": tools,
         "read_only": read_only,
         "namespace": namespace,
         "chars_max": max_chars,
-        "embed": None if embed is None else loaded("--embed", embed),
-        "dim": dim,
-        "model": embed_name,
+        **embedder_of(embed, embed_url, embed_model, dim, embed_name),
     }
     try:
         if http is not None:
             from amberdb.mcp.options import address_of
 
             host, port = address_of(http)
-            settings |= {"host": host, "port": port, "token": _token(token_file)}
+            settings |= {"host": host, "port": port, "token": token_of(token_file)}
         options = McpOptions(**settings)
     except ValueError as error:
         fail(str(error), Exit.USAGE)
@@ -179,9 +176,3 @@ def _move(
             show(f"{count:,} lines in {target}")
     if bad:
         raise typer.Exit(Exit.INPUT)
-
-
-def _token(file: Path | None) -> str | None:
-    if file is None:
-        return os.environ.get(TOKEN_VARIABLE) or None
-    return file.read_text(encoding="utf-8-sig").strip()

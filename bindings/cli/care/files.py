@@ -13,7 +13,7 @@ import typer
 import amberdb
 from amberdb import CheckReport, Erasure, LockedError, RepairReport
 from amberdb._connect import is_url
-from amberdb.cli.arguments import AsJson, CollectionName, DatabasePath, parse_where
+from amberdb.cli.arguments import AsJson, CollectionName, DatabasePath, Reason, parse_where
 from amberdb.cli.bars import counting, pairs_bar
 from amberdb.cli.output import emit, grid, plain, properties, show
 from amberdb.cli.verb import Exit, check_directory, opened, opened_read_only, say, verb
@@ -21,8 +21,8 @@ from amberdb.cli.verb import Exit, check_directory, opened, opened_read_only, sa
 
 @verb
 def check(path: DatabasePath, as_json: AsJson = False) -> None:
-    """Reads every page and every record, and compares every index, count and checksum with the
-    documents. Works on a database that cannot be opened, and changes nothing."""
+    """Checks every page, record, index, count and checksum. It works on a database that cannot be
+    opened, and changes nothing."""
     with counting() as progress:
         if is_url(path):
             report = _checked(path, progress)
@@ -59,7 +59,7 @@ def repair(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Salvages every readable document of a damaged database; damaged files are kept as .broken.
+    """Salvages every readable document of a damaged database. Damaged files are kept as .broken.
     Without --apply it only shows what it would do, and what would be lost."""
     check_directory(path)
     with counting() as progress:
@@ -74,8 +74,8 @@ def repair(
 
 @verb
 def compact(path: DatabasePath, as_json: AsJson = False) -> None:
-    """Rewrites the data without free space, so that no file holds deleted bytes; deletes .broken
-    files. The disk has to hold both copies meanwhile."""
+    """Rewrites the data without free space and deleted bytes. It deletes .broken files. The disk
+    has to hold both copies meanwhile."""
     with opened(path) as db, pairs_bar() as advance:
         report = db.compact(advance)
     if as_json:
@@ -86,7 +86,7 @@ def compact(path: DatabasePath, as_json: AsJson = False) -> None:
 
 @verb
 def upgrade(path: DatabasePath, as_json: AsJson = False) -> None:
-    """Rewrites the data of a database of an older format in the newest one. The disk has to hold
+    """Rewrites a database of an older format in the newest one. The disk has to hold
     both copies meanwhile."""
     with opened(path) as db, pairs_bar() as advance:
         report = db.upgrade(advance)
@@ -105,12 +105,12 @@ def erase(
     where: Annotated[
         str, typer.Option(metavar="JSON", help="A filter, see docs/queries.md; {} matches all.")
     ],
-    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; stored in the receipt.")],
+    reason: Reason,
     as_json: AsJson = False,
 ) -> None:
-    """Deletes documents that match, so that no file of the database holds their bytes, and prints a
-    receipt, which lists backups that may still hold them."""
-    query = parse_where(where)
+    """Deletes documents so that no file of the database holds their bytes. It prints a receipt,
+    which lists backups that may still hold them."""
+    query = parse_where(where) or {}
     with opened(path) as db, pairs_bar() as advance:
         receipt = db.erase(collection, query, reason=reason, progress=advance)
     show_receipt(receipt, as_json)

@@ -21,7 +21,7 @@ import amberdb
 import amberdb.ship
 from amberdb import BackupReport, RollingBackups
 from amberdb._jsonl.text import iso
-from amberdb.cli.arguments import AsJson, DatabasePath
+from amberdb.cli.arguments import AsJson, DatabasePath, KeyFile, positive
 from amberdb.cli.bars import counting
 from amberdb.cli.output import emit, grid, plain, properties, show
 from amberdb.cli.verb import check_directory, opened, say, verb
@@ -37,10 +37,8 @@ Archives = Annotated[
 ]
 
 
-KeyFile = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="The key of the archives: `openssl rand -hex 32 > FILE`."),
-]
+_LSN_DIGITS_MAX = 20
+"""An Lsn has 64 bits."""
 
 
 @verb
@@ -55,14 +53,15 @@ def backup(
     ] = None,
     zstd: Annotated[bool, typer.Option("--zstd", help="Compress it.")] = False,
     rate: Annotated[
-        float | None, typer.Option(metavar="BYTES", help="Bytes a second at most.")
+        float | None,
+        typer.Option(metavar="BYTES", callback=positive, help="Bytes a second at most."),
     ] = None,
     hold_log: Annotated[
         bool, typer.Option(help="Keep the log for the next incremental backup.")
     ] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Writes a backup to one file, and verifies it before the file gets its name."""
+    """Writes a backup to one file. It is verified before the file gets its name."""
     with opened(path) as db, counting() as progress:
         report = db.backup(
             target,
@@ -83,7 +82,7 @@ def verify(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Reads a backup, or a chain in order, and checks every size and checksum."""
+    """Reads a backup, or a chain, and checks every checksum. Every size is checked too."""
     with counting() as progress:
         reports = amberdb.verify_backup(archives, progress)
     if list_points:
@@ -117,7 +116,7 @@ def restore(
     key_file: KeyFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Creates a new database from a backup, from a chain in order, or from what `amberdb ship` has
+    """Creates a new database from a backup or a chain. It may also be what `amberdb ship` has
     shipped to a URL."""
     if "://" in target and len(archives) == 1:
         target, archives = archives[0], [target]
@@ -145,8 +144,8 @@ def rescue(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Automatic restore: puts the newest rolling backup in place of a database that is damaged
-    beyond recovery, and keeps the damaged one beside it. Changes nothing if it can be opened."""
+    """Puts the newest rolling backup in place of a damaged database. One that is damaged beyond
+    recovery is kept beside it; nothing is changed if the database can be opened."""
     check_directory(path)
     with amberdb.open(
         path,
@@ -173,7 +172,9 @@ def ship(
             metavar="TARGET", help="s3://bucket/prefix or file:///folder.", show_default=False
         ),
     ],
-    every_ms: Annotated[float, typer.Option(min=1, help="How often commits are shipped.")] = 500,
+    every_ms: Annotated[
+        float, typer.Option(metavar="MS", callback=positive, help="How often commits are shipped.")
+    ] = 500,
     key_file: KeyFile = None,
     zstd: Annotated[bool, typer.Option("--zstd", help="Compress the archives.")] = False,
     once: Annotated[bool, typer.Option("--once", help="Ship what is new, and end.")] = False,
@@ -189,7 +190,7 @@ def ship(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ships incremental backups to a bucket or a folder, beside applications that share the
+    """Ships incremental backups to a bucket or a folder. It runs beside applications that share the
     database, until a signal ends it. Credentials are in the environment, AWS_ACCESS_KEY_ID and so
     on; AWS_ENDPOINT_URL is the server."""
     if list_shipped:
@@ -262,8 +263,10 @@ def _show_shipped(title: str, archives: list[Shipped], as_json: bool) -> None:
 
 def _point(text: str | None) -> int | datetime | None:
     """The Lsn or time of --until."""
-    if text is None or text.isdecimal():
-        return None if text is None else int(text)
+    if text is None:
+        return None
+    if text.isdecimal() and len(text) <= _LSN_DIGITS_MAX:
+        return int(text)
     return _time("--until", text)
 
 

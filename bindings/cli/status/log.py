@@ -13,11 +13,9 @@ import typer
 
 from amberdb import Change, CollectionMissingError, Database, Lsn
 from amberdb._jsonl.text import dumps, iso
-from amberdb.cli.arguments import AsJson, DatabasePath
+from amberdb.cli.arguments import LIMIT, AsJson, DatabasePath, PageLimit
 from amberdb.cli.output import grid, show
 from amberdb.cli.verb import Exit, opened_read_only, say, verb
-
-LIMIT = 20
 
 
 @verb
@@ -26,9 +24,7 @@ def log(
     since: Annotated[
         int | None, typer.Option(metavar="LSN", help="Changes after it, oldest first.")
     ] = None,
-    limit: Annotated[
-        int, typer.Option(min=1, help="Changes at most; the last commit is shown whole.")
-    ] = LIMIT,
+    limit: PageLimit = LIMIT,
     collection: Annotated[
         str | None, typer.Option(metavar="NAME", help="Only of this collection.")
     ] = None,
@@ -37,7 +33,8 @@ def log(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Shows the last changes, or those after --since, as far back as the log reaches."""
+    """Shows the last changes of documents. With --since the first ones after that Lsn, as far back
+    as the log reaches."""
     with opened_read_only(path) as db:
         if collection is not None and collection not in db.collections():
             raise CollectionMissingError(f"there is no collection {collection!r}")

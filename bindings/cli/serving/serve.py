@@ -8,38 +8,52 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import Annotated, cast
 
 import typer
 
 from amberdb import Database
 from amberdb.chat import JsonlSink, Sink
-from amberdb.cli.arguments import AsJson, DatabasePath
+from amberdb.cli.arguments import (
+    MODEL_KEY_VARIABLE,
+    AsJson,
+    DatabasePath,
+    EmbedFunction,
+    EmbedModel,
+    EmbedName,
+    EmbedUrl,
+    TokenFile,
+    VectorDim,
+    positive,
+    token_of,
+)
 from amberdb.cli.output import emit
 from amberdb.cli.plugins import loaded
-from amberdb.cli.verb import Exit, fail, say, verb
+from amberdb.cli.serving.embedder import embedder_of
+from amberdb.cli.verb import Exit, fail, place_of, say, verb
 from amberdb.memory import ChatExtractor, Extractor, Layer, Retention
 from amberdb.memory.types import LAYERS
 
-TOKEN_VARIABLE = "AMBERDB_TOKEN"
-MODEL_KEY_VARIABLE = "AMBERDB_MODEL_KEY"
 _EXTRA = {"fastapi", "starlette", "uvicorn", "pydantic"}
 
 
 Host = Annotated[str, typer.Option(help="The address to bind to.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="0: a free port.")]
-TokenFile = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help=f"The bearer token; by default from {TOKEN_VARIABLE}."),
+Rate = Annotated[
+    float,
+    typer.Option(
+        metavar="N", callback=positive, help="Rate of one client; bursts of twice as many."
+    ),
 ]
-Rate = Annotated[float, typer.Option(help="Rate of one client; bursts of twice as many.")]
 BodyBytes = Annotated[int, typer.Option(min=1, help="Of one request.")]
 PerAddress = Annotated[
     int, typer.Option(min=1, help="Of one client, or of a proxy in front of them.")
 ]
 Seconds = Annotated[
-    float, typer.Option(metavar="SECONDS", help="How often the chat buffer is flushed.")
+    float,
+    typer.Option(
+        metavar="SECONDS", callback=positive, help="How often the chat buffer is flushed."
+    ),
 ]
 ModelUrl = Annotated[
     str | None,
@@ -51,14 +65,6 @@ ModelUrl = Annotated[
 ModelName = Annotated[str | None, typer.Option(metavar="NAME", help="Name of the model.")]
 Prefix = Annotated[
     str | None, typer.Option(metavar="PREFIX", help="Of the names of all collections.")
-]
-EmbedFunction = Annotated[
-    str | None,
-    typer.Option(metavar="MODULE:FUNCTION", help="From a list of str to vectors, for search."),
-]
-Dim = Annotated[int | None, typer.Option(min=1, help="The length of its vectors.")]
-EmbedName = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Its name: another one makes vectors anew.")
 ]
 SinkOption = Annotated[
     str | None,
@@ -100,14 +106,16 @@ def serve(
     model_url: ModelUrl = None,
     model: ModelName = None,
     embed: EmbedFunction = None,
-    dim: Dim = None,
+    embed_url: EmbedUrl = None,
+    embed_model: EmbedModel = None,
+    dim: VectorDim = None,
     embed_name: EmbedName = None,
     retention: RetentionPairs = None,
     category: CategoryPairs = None,
     as_json: AsJson = False,
 ) -> None:
-    """Serves the memory systems over HTTP; without a token only to this machine. Creates a missing
-    database. SIGTERM shuts it down gracefully."""
+    """Serves the memory systems over HTTP. Without a token it serves this machine alone. A missing
+    database is created. SIGTERM shuts it down gracefully."""
     try:
         import asyncio
 
@@ -117,14 +125,15 @@ def serve(
         if (error.name or "").partition(".")[0] not in _EXTRA:
             raise
         fail(f'serve needs {error.name}: pip install "amberdb[cli,server]"', Exit.USAGE)
-    _check_pair("--model-url", model_url, "--model", model)
-    _check_pair("--embed", embed, "--dim", dim)
+    if (model_url is None) != (model is None):
+        fail("give --model-url and --model together", Exit.USAGE)
+    vectors = embedder_of(embed, embed_url, embed_model, dim, embed_name)
     systems: ServiceOptions = {
         "extract": _extractor(model_url, model),
         "name": name,
-        "embed": None if embed is None else loaded("--embed", embed),
-        "dim": dim,
-        "model": embed_name,
+        "embed": vectors["embed"],
+        "dim": vectors["dim"],
+        "model": vectors["model"],
         "retention": _retention(retention or []),
         "categories": _categories(category or []),
         "sink": _sink(sink),
@@ -133,7 +142,7 @@ def serve(
         options = ServerOptions(
             host=host,
             port=port,
-            token=_token(token_file),
+            token=token_of(token_file),
             body_bytes_max=body_bytes_max,
             requests_per_s=requests_per_s,
             burst=max(1, round(2 * requests_per_s)),
@@ -149,20 +158,9 @@ def serve(
             emit({"url": url, "pid": os.getpid()})
             sys.stdout.flush()
         else:
-            say(f"{path} is served at {url}")
+            say(f"{place_of(path)} is served at {url}")
 
     asyncio.run(run(path, options, ready=ready, **systems))
-
-
-def _check_pair(option: str, value: object, other: str, other_value: object) -> None:
-    if (value is None) != (other_value is None):
-        fail(f"give {option} and {other} together", Exit.USAGE)
-
-
-def _token(file: Path | None) -> str | None:
-    if file is None:
-        return os.environ.get(TOKEN_VARIABLE) or None
-    return file.read_text(encoding="utf-8-sig").strip()
 
 
 def _extractor(model_url: str | None, model: str | None) -> Extractor | None:

@@ -1,0 +1,1 @@
+"""Verbs that keep a database sound: backups, checks, repairs, erasures."""

@@ -1,0 +1,1 @@
+"""Verbs about collections: collections, schema, index, drop, rename, analyze."""

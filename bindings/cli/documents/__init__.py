@@ -1,0 +1,1 @@
+"""Verbs about documents: get, find, count, search, put, update, delete."""
