@@ -50,20 +50,17 @@ class DocumentScreen(DatabaseScreen):
     @work(exclusive=True)
     async def action_load(self) -> None:
         """Reads the document."""
-        view, is_read = None, False
-
-        def reading() -> bool:
-            nonlocal view
-            view = read_document(self.db, self._collection, self._document_id)
-            return True
-
-        is_read = bool(await self.read(reading))
-        if is_read and view is None:
-            self.say(
-                f"{escaped(self._document_id)}: deleted or expired; h shows what the log still holds"
-            )
+        found = await self.read(
+            lambda: [read_document(self.db, self._collection, self._document_id)]
+        )
+        if found is None:
+            return
+        (view,) = found
+        if view is None:
+            name = escaped(self._document_id)
+            self.say(f"{name}: deleted or expired; h shows what the log still holds")
             self.query_one("#document", Static).update("")
-        elif view is not None:
+        else:
             self._show(view)
 
     def _show(self, view: DocumentView) -> None:
