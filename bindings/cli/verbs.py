@@ -52,6 +52,7 @@ VERBS: Final[dict[str, str]] = {
     "held": "care.privacy:held",
     "forget": "care.privacy:forget",
     "ui": "serving.ui:ui",
+    "browse": "serving.browse:browse",
     "serve": "serving.serve:serve",
     "mcp": "serving.mcp:mcp",
 }
