@@ -64,7 +64,7 @@ def write_reference(folder: Path) -> None:
 def exported(module: griffe.Module) -> list[str]:
     """The names of `__all__`. That of `amberdb` is made at run time, so it is asked."""
     if module.path == "amberdb":
-        return list(amberdb.__all__)
+        return [str(name) for name in vars(amberdb)["__all__"]]
     return [str(name) for name in module.exports or []]
 
 
