@@ -22,7 +22,8 @@ from amberdb.inspector import (
 from amberdb.inspector.terminal.screen import DatabaseScreen
 from amberdb.inspector.terminal.texts import escaped, instant, plain
 
-_BARS = " ▁▂▃▄▅▆▇█"
+_BARS = " " + "".join(map(chr, range(0x2581, 0x2589)))
+"""Blocks of one to eight eighths."""
 
 
 class DocumentScreen(DatabaseScreen):
