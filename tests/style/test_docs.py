@@ -181,7 +181,7 @@ def test_every_error_is_in_the_table_of_its_family() -> None:
     }
     kinds = {
         name: kind
-        for name in amberdb.__all__
+        for name in dir(amberdb)
         if isinstance(kind := getattr(amberdb, name), type)
         and issubclass(kind, amberdb.AmberError | amberdb.AmberWarning)
     }
