@@ -231,6 +231,18 @@ def zone_of(text: str) -> tzinfo:
         raise QueryError(f"--zone {text}: give a name such as Asia/Shanghai, or +08:00") from None
 
 
+def time_of(option: str, text: str) -> datetime:
+    """The time of an option. Raises QueryError."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        time = None
+    if time is None or time.tzinfo is None:
+        lsn = "an Lsn, or " if option == "--until" else ""
+        raise QueryError(f"{option} {text}: give {lsn}a time as ISO 8601 with a zone")
+    return time
+
+
 def token_of(file: Path | None) -> str | None:
     """The token of the option --token-file, or of the environment. Raises QueryError, OSError."""
     if file is None:

@@ -42,7 +42,7 @@ VERBS: Final[dict[str, str]] = {
     "diff": "care.diff:diff",
     "restore": "care.backup:restore",
     "rescue": "care.backup:rescue",
-    "ship": "care.backup:ship",
+    "ship": "care.shipping:ship",
     "move": "transfer.moving:move",
     "check": "care.files:check",
     "repair": "care.files:repair",

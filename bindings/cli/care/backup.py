@@ -1,31 +1,24 @@
-"""The commands backup, verify, restore, rescue and ship.
+"""The commands backup, verify, restore and rescue.
 
 Invariants:
 - None of them overwrites a file.
-- Neither a key nor a credential is an argument, because every process of the machine can read the
-  command line: a key is in a file, credentials are in the environment.
+- A key is no argument, because every process of the machine can read the command line.
 """
 
-import signal
-import threading
 from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import datetime
-from pathlib import Path
-from types import FrameType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 import amberdb
-import amberdb.ship
 from amberdb import BackupReport, RollingBackups
 from amberdb._jsonl.text import iso
-from amberdb.cli.arguments import AsJson, DatabasePath, KeyFile, positive
+from amberdb.cli.arguments import AsJson, DatabasePath, KeyFile, positive, time_of
 from amberdb.cli.bars import counting
 from amberdb.cli.output import emit, grid, plain, properties, show
-from amberdb.cli.verb import check_directory, opened, say, verb
-from amberdb.ship import Shipped, Shipper, ShipStatus, key_from, prune, restore_from, shipped
+from amberdb.cli.verb import check_directory, opened, verb
 
 Archives = Annotated[
     list[str],
@@ -122,8 +115,11 @@ def restore(
         target, archives = archives[0], [target]
     with counting() as progress:
         if len(archives) == 1 and "://" in archives[0]:
+            from amberdb.ship import key_from, restore_from
+
+            key = None if key_file is None else key_from(key_file)
             report = restore_from(
-                archives[0], target, until=_point(until), key=_key(key_file), progress=progress
+                archives[0], target, until=_point(until), key=key, progress=progress
             )
         else:
             report = amberdb.restore(archives, target, until=_point(until), progress=progress)
@@ -163,127 +159,13 @@ def rescue(
         show(properties("restored", {**plain(restored), "lost": restored.lost}))
 
 
-@verb
-def ship(
-    path: DatabasePath,
-    target: Annotated[
-        str,
-        typer.Argument(
-            metavar="TARGET", help="s3://bucket/prefix or file:///folder.", show_default=False
-        ),
-    ],
-    every_ms: Annotated[
-        float, typer.Option(metavar="MS", callback=positive, help="How often commits are shipped.")
-    ] = 500,
-    key_file: KeyFile = None,
-    zstd: Annotated[bool, typer.Option("--zstd", help="Compress the archives.")] = False,
-    once: Annotated[bool, typer.Option("--once", help="Ship what is new, and end.")] = False,
-    list_shipped: Annotated[
-        bool, typer.Option("--list", help="List what is at the target; PATH is not opened.")
-    ] = False,
-    prune_before: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TIME",
-            help="Remove chains that ended before a time there; PATH is not opened.",
-        ),
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Ships incremental backups to a bucket or a folder. It runs beside applications that share the
-    database, until a signal ends it. Credentials are in the environment, AWS_ACCESS_KEY_ID and so
-    on; AWS_ENDPOINT_URL is the server."""
-    if list_shipped:
-        _show_shipped("shipped", shipped(target), as_json)
-    elif prune_before is not None:
-        _show_shipped("removed", prune(target, _time("--prune-before", prune_before)), as_json)
-    else:
-        _ship(path, target, every_ms, _key(key_file), "zstd" if zstd else None, once, as_json)
-
-
-def _ship(
-    path: str,
-    target: str,
-    every_ms: float,
-    key: bytes | None,
-    compress: Literal["zstd"] | None,
-    once: bool,
-    as_json: bool,
-) -> None:
-    with amberdb.ship.ship(path, target, every_ms=every_ms, key=key, compress=compress) as shipper:
-        if once:
-            shipper.ship_now()
-        else:
-            _until_signal(path, shipper)
-    _tell(shipper.status(), as_json)
-
-
-def _until_signal(path: str, shipper: Shipper) -> None:
-    """Says what happens, until SIGTERM or Ctrl-C."""
-    ends = threading.Event()
-
-    def end(number: int, frame: FrameType | None) -> None:
-        ends.set()
-
-    signals = (signal.SIGTERM, signal.SIGINT)
-    before = [(number, signal.signal(number, end)) for number in signals]
-    try:
-        say(f"{path} is shipped to {shipper.status().target}")
-        error: str | None = None
-        while not ends.wait(1.0):
-            status = shipper.status()
-            if status.last_error != error:
-                error = status.last_error
-                say("it goes on" if error is None else f"{error}; it is tried again")
-    finally:
-        for number, handler in before:
-            signal.signal(number, handler)
-
-
-def _tell(status: ShipStatus, as_json: bool) -> None:
-    if as_json:
-        emit(plain(status))
-    elif status.lsn is not None:
-        show(f"shipped up to Lsn {status.lsn} to {status.target}: {status.archives} archives")
-    else:
-        show(f"nothing was shipped to {status.target}: {status.last_error}")
-
-
-def _show_shipped(title: str, archives: list[Shipped], as_json: bool) -> None:
-    if as_json:
-        emit({"archives": [plain(archive) for archive in archives]})
-        return
-    columns = ("chain", "kind", "to lsn", "time", "taken", "bytes")
-    rows = [
-        (each.chain, each.kind, str(each.lsn), each.time, each.created, each.size_bytes)
-        for each in archives
-    ]
-    show(grid(title, columns, rows))
-
-
 def _point(text: str | None) -> int | datetime | None:
     """The Lsn or time of --until."""
     if text is None:
         return None
     if text.isdecimal() and len(text) <= _LSN_DIGITS_MAX:
         return int(text)
-    return _time("--until", text)
-
-
-def _time(option: str, text: str) -> datetime:
-    """The time of an option."""
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        time = None
-    if time is None or time.tzinfo is None:
-        lsn = "an Lsn, or " if option == "--until" else ""
-        raise typer.BadParameter(f"{option} {text}: give {lsn}a time as ISO 8601 with a zone")
-    return time
-
-
-def _key(file: Path | None) -> bytes | None:
-    return None if file is None else key_from(file)
+    return time_of("--until", text)
 
 
 def _show_reports(reports: list[BackupReport], as_json: bool) -> None:

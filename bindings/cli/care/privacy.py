@@ -14,8 +14,6 @@ from amberdb.cli.bars import pairs_bar
 from amberdb.cli.care.files import show_receipt
 from amberdb.cli.output import emit, grid, show
 from amberdb.cli.verb import Exit, opened, opened_read_only, say, verb
-from amberdb.privacy import export, export_json
-from amberdb.privacy import forget as forget_everywhere
 
 EntityId = Annotated[str, typer.Argument(metavar="ENTITY", help="A user, by id or by username.")]
 
@@ -31,6 +29,8 @@ def held(
 ) -> None:
     """Counts what every memory system holds of a person or an agent. With --json it prints the
     documents."""
+    from amberdb.privacy import export, export_json
+
     with opened_read_only(path) as db:
         if output is not None:
             count = export_json(db, entity, output)
@@ -55,6 +55,8 @@ def forget(
 ) -> None:
     """Removes a person or an agent from every memory system and every file. It prints a receipt,
     which lists backups that may still hold something."""
+    from amberdb.privacy import forget as forget_everywhere
+
     with opened(path) as db, pairs_bar() as advance:
         receipt = forget_everywhere(db, entity, reason=reason, progress=advance)
     show_receipt(receipt, as_json)
