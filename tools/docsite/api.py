@@ -29,6 +29,7 @@ PACKAGES = {
     "amberdb.ship": "Shipping to a bucket",
     "amberdb.sql": "Stores on SQL servers",
     "amberdb.telemetry": "Metrics",
+    "amberdb.inspector": "What a database holds, for people",
     "amberdb.server": "The HTTP server",
     "amberdb.mcp": "The MCP server",
 }
