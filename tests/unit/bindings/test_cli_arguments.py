@@ -14,8 +14,6 @@ import pytest
 from typer.testing import CliRunner
 
 import amberdb
-import amberdb.inspector.web
-import amberdb.server
 from amberdb import Ordered, Text, Vector
 from amberdb._shared import model_server
 from amberdb.cli.__main__ import app
@@ -129,8 +127,8 @@ async def served(path: str, options: object, *, ready: Callable[[str], None], **
 def here(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory, where each call finds a copy of it."""
     monkeypatch.setattr(model_server, "PAUSE_S", 0.0)
-    monkeypatch.setattr(amberdb.server, "serve", served)
-    monkeypatch.setattr(amberdb.inspector.web, "serve", served)
+    monkeypatch.setattr("amberdb.server.serve", served)
+    monkeypatch.setattr("amberdb.inspector.web.serve", served)
     for name in ("AMBERDB_TOKEN", "AMBERDB_EMBED_URL", "AMBERDB_EMBED_MODEL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
