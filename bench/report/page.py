@@ -76,7 +76,7 @@ def _chart(chart: Chart) -> Iterator[str]:
     yield ""
     yield f"![{chart.heading}, ratios to peers](images/bench-{chart.name}.svg)"
     yield ""
-    yield "| | peer | settled | worst state | best state |"
+    yield "| measure | peer | settled | worst state | best state |"
     yield "|---|---|---|---|---|"
     for measure in chart.measures:
         peers = found[measure.row, measure.title]

@@ -13,11 +13,12 @@ from typing import Annotated
 
 import typer
 
-from amberdb import FullScanWarning
-from amberdb.cli.arguments import AsJson, DatabasePath
+from amberdb import FullScanWarning, QueryError
+from amberdb.cli.arguments import AsJson, DatabasePath, EmbedFunction, EmbedModel, EmbedUrl
+from amberdb.cli.embedding import endpoint_of
 from amberdb.cli.output import emit
 from amberdb.cli.plugins import loaded
-from amberdb.cli.verb import Exit, fail, say, verb
+from amberdb.cli.verb import Exit, fail, place_of, say, verb
 
 _EXTRA = {"jinja2", "markupsafe", "starlette", "uvicorn"}
 
@@ -33,10 +34,9 @@ def ui(
     lang: Annotated[
         str | None, typer.Option(metavar="en|zh", help="By default that of the browser.")
     ] = None,
-    embed: Annotated[
-        str | None,
-        typer.Option(metavar="MODULE:FUNCTION", help="From a list of str to vectors, for search."),
-    ] = None,
+    embed: EmbedFunction = None,
+    embed_url: EmbedUrl = None,
+    embed_model: EmbedModel = None,
     as_json: AsJson = False,
 ) -> None:
     """Shows a database in the browser, read-only beside an application that has it open. Only this
@@ -49,12 +49,15 @@ def ui(
         if (error.name or "").partition(".")[0] not in _EXTRA:
             raise
         fail(f'ui needs {error.name}: pip install "amberdb[cli,ui]"', Exit.USAGE)
+    endpoint = endpoint_of(embed_url, embed_model)
+    if endpoint is not None and embed is not None:
+        raise QueryError("give --embed or --embed-url, and not both")
     try:
         options = InspectorOptions(
             port=port,
             write=write,
             language=lang,
-            embed=None if embed is None else loaded("--embed", embed),
+            embed=endpoint if embed is None else loaded("--embed", embed),
         )
     except ValueError as error:
         fail(str(error), Exit.USAGE)
@@ -64,7 +67,7 @@ def ui(
             emit({"url": url, "pid": os.getpid()})
             sys.stdout.flush()
         else:
-            say(f"{path} is shown at {url}")
+            say(f"{place_of(path)} is shown at {url}")
         if browser and _has_display():
             webbrowser.open(url)
 

@@ -14,7 +14,6 @@ import pytest
 from typer.testing import CliRunner
 
 import amberdb
-import amberdb.server
 from amberdb import Ordered, Text, Vector
 from amberdb._shared import model_server
 from amberdb.cli.__main__ import app
@@ -63,6 +62,7 @@ WORDS = [
 
 VALUES = {
     "path": "t.amber",
+    "directory": "new",
     "source": "t.amber",
     "collection": "x",
     "target": "new",
@@ -84,13 +84,7 @@ VALUES = {
 }
 """What else a command needs, by the name of the parameter."""
 
-MORE: dict[str, list[str]] = {
-    "demo": ["--input", "nowhere.jsonl"],
-    "delete": [],
-    "ship": ["--once"],
-    "restore": [],
-    "import-profiles": [],
-}
+MORE: dict[str, list[str]] = {"demo": ["--input", "nowhere.jsonl"], "ship": ["--once"]}
 """Options without which a command would run for long."""
 
 GIVEN: dict[str, dict[str, str]] = {
@@ -124,7 +118,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 async def served(path: str, options: object, *, ready: Callable[[str], None], **_: Any) -> None:
-    """What the command serve runs, but for the requests: it would run until a signal."""
+    """What serve and ui run, but for the requests: they would run until a signal."""
     with amberdb.connect(path):
         ready("http://127.0.0.1:0")
 
@@ -133,7 +127,8 @@ async def served(path: str, options: object, *, ready: Callable[[str], None], **
 def here(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory, where each call finds a copy of it."""
     monkeypatch.setattr(model_server, "PAUSE_S", 0.0)
-    monkeypatch.setattr(amberdb.server, "serve", served)
+    monkeypatch.setattr("amberdb.server.serve", served)
+    monkeypatch.setattr("amberdb.inspector.web.serve", served)
     for name in ("AMBERDB_TOKEN", "AMBERDB_EMBED_URL", "AMBERDB_EMBED_MODEL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
@@ -211,6 +206,12 @@ def _filled(text: str, folder: Path) -> str:
     return text
 
 
+def required() -> Iterator[tuple[str, Any]]:
+    """The arguments that a command cannot be called without."""
+    for name, command in COMMANDS.items():
+        yield from ((name, each) for each in parameters(command, "argument") if each.required)
+
+
 def test_values_are_thrown_at_every_option() -> None:
     # Parameters that no case reaches would make the test above pass.
     met = {(name, parameter.name) for name, parameter, _ in cases()}
@@ -219,12 +220,13 @@ def test_values_are_thrown_at_every_option() -> None:
     assert ("find", "limit") in met
     assert ("backup", "rate") in met
     assert ("index add", "kind") in met
+    assert all(each.name in VALUES or name in GIVEN for name, each in required())
 
 
 def test_an_option_of_several_commands_is_declared_once() -> None:
     """The same flag with the same value has the same help everywhere."""
     shared = ("where", "order_by", "fields", "dates", "embed_url", "embed_model", "zone", "dry_run")
-    for option in (*shared, "token_file", "as_json", "reason", "after", "key_file"):
+    for option in (*shared, "token_file", "as_json", "reason", "after", "key_file", "embed"):
         found = {
             json.dumps([each.opts, each.help, each.metavar])
             for command in COMMANDS.values()
