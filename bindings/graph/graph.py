@@ -240,15 +240,12 @@ class KnowledgeGraph:
         def forget(tx: Transaction) -> ForgottenSource:
             relations = self._relations.forget(tx, told_by)
             entities = observations = 0
-            # Again, until there is none: on a server find() may miss one that somebody else is
-            # telling of meanwhile, since a list of two tellers is stored in another table.
-            while found := self._entities.told_by(tx, told_by):
-                for entity in found:
-                    remaining, lost = self._entities.forget(tx, entity, told_by)
-                    observations += lost
-                    if not remaining["told_by"] and not self._relations.has(tx, entity["id"]):
-                        tx[self.entities_name].delete(entity["id"])
-                        entities += 1
+            for entity in self._entities.told_by(tx, told_by):
+                remaining, lost = self._entities.forget(tx, entity, told_by)
+                observations += lost
+                if not remaining["told_by"] and not self._relations.has(tx, entity["id"]):
+                    tx[self.entities_name].delete(entity["id"])
+                    entities += 1
             return ForgottenSource(entities, observations, relations)
 
         return in_transaction(self.db, tx, forget)

@@ -6,8 +6,8 @@
           document jsonb  see json_text.py
           k<keyspace>     for each Ordered or Unique index, and for the times of expiry, the key of
                           the document's entry without its prefix: fields and rowid
-    e<n>  entry bytea, key bytea, value bytea      entries of documents that have several in one
-                          index, or one whose fields are cut: the whole key and value
+    e<n>  entry bytea, key bytea, value bytea      entries of lists, and of fields that are cut:
+                          the whole key and value
     u<n>  value bytea, key bytea                   the values of Unique indexes, by document;
                           a value is checked when its transaction commits
     t<keyspace>, ...      of each Text index: search/text_table.py
@@ -20,7 +20,7 @@ Invariants:
 - Names are checked or numbers, so that no statement has anything of a user in it.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from hashlib import blake2b, sha256
 from itertools import islice
 from typing import Any, Final, NamedTuple, TypeAlias, cast, final
@@ -267,7 +267,9 @@ class Table:
         marks: set[bytes] = set()
         entries: list[tuple[bytes, bytes]] = []
         if len(places) < len(effects) or META in places:
-            places, entries, marks = _sorted_out(effects, id_bytes)
+            document = new.document
+            lists = {index.prefix for index in plan.indexes if index.encoder.is_multi(document)}
+            places, entries, marks = _sorted_out(effects, id_bytes, lists)
         uniques: list[bytes] = []
         if schema.unique_indexes and new.expires_us > now_us:
             uniques = self._uniques(new.document)
@@ -399,27 +401,26 @@ class Table:
 
 
 def _sorted_out(
-    effects: Effects, id_bytes: bytes
+    effects: Effects, id_bytes: bytes, lists: Set[bytes]
 ) -> tuple[dict[bytes, bytes], list[tuple[bytes, bytes]], set[bytes]]:
     """Of the entries of a document, and their marks: what columns have, by keyspace, the rows of
-    e<n>, and all marks."""
+    e<n>, and all marks. Those of `lists`, keyspaces of indexes of a list, are in e<n>, also one
+    alone: a transaction that waits for the document finds the entry of a value that stays where it
+    was."""
     marks: set[bytes] = set()
     places: dict[bytes, bytes] = {}
-    beside: dict[bytes, list[tuple[bytes, bytes]]] = {}
+    entries: list[tuple[bytes, bytes]] = []
     for key, value in effects.items():
         assert value is not None
         prefix = key[:KEYSPACE_BYTES]
         if prefix == META:
             marks.add(key)
-        elif value == id_bytes and prefix not in places and prefix not in beside:
+        elif value == id_bytes and prefix not in lists:
             places[prefix] = key[KEYSPACE_BYTES:]
         else:
-            entries = beside.setdefault(prefix, [])
-            if prefix in places:
-                entries.append((prefix + places.pop(prefix), id_bytes))
             entries.append((key, value))
-    marks.update(SIDE + prefix for prefix in beside)
-    return places, [entry for each in beside.values() for entry in each], marks
+            marks.add(SIDE + prefix)
+    return places, entries, marks
 
 
 def expiry_bound(schema: Schema, now_us: int) -> bytes:

@@ -41,6 +41,12 @@ def test_a_killed_writer_is_at_most_a_second_ahead(tmp_path: Path, s3_server: S3
     assert behind <= BEHIND_S_MAX
 
 
+@pytest.fixture
+def db(open_db: "OpenDatabase") -> amberdb.Database:
+    """In a directory: what is shipped are its files."""
+    return open_db()
+
+
 def test_an_outage_is_caught_up(db: amberdb.Database, tmp_path: Path) -> None:
     documents = db.collection("x")
     count, slowest = 0, 0.0

@@ -73,6 +73,7 @@ LEFT_OUT: Final[dict[str, str]] = {
     "test_two_entities_become_one": _COUNTS,
     "test_a_source_and_an_alias_are_looked_up_in_an_index": _ENGINE,
     "test_forget_leaves_nothing_in_any_file": _FILES,
+    "test_what_is_told_while_an_owner_is_forgotten_is_gone_whole[True]": _FILES,
     "test_memory_does_not_grow_with_the_documents": "a batch of a scan grows to 1,024 documents",
     # Expiry:
     "test_expire_removes_in_batches_and_says_so": _COUNTS,
