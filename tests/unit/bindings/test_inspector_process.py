@@ -57,7 +57,12 @@ def test_what_cannot_be_shown_ends_with_one_line(tmp_path: Path) -> None:
     assert not (tmp_path / "none.amber").exists()
     with amberdb.open(tmp_path / "t.amber"):
         pass
-    for wrong in (["--lang", "fr"], ["--embed", "no.such:thing"], ["--port", "99999999999"]):
+    for wrong in (
+        ["--lang", "fr"],
+        ["--embed", "no.such:thing"],
+        ["--port", "99999999999"],
+        ["--embed-url", "http://x"],
+    ):
         result = runner.invoke(app, ["ui", str(tmp_path / "t.amber"), "--no-browser", *wrong])
         assert result.exit_code == 2
         assert "Traceback" not in result.output

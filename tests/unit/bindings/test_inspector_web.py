@@ -284,7 +284,11 @@ def test_a_page_that_fails_says_so_and_no_more(
     filled: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = client_of(filled)
-    monkeypatch.setattr(Database, "stats", lambda self: 1 / 0)
+
+    def fail(_: Database) -> float:
+        return 1 / 0
+
+    monkeypatch.setattr(Database, "stats", fail)
     quiet = TestClient(client.app, BASE, raise_server_exceptions=False, cookies=client.cookies)
     answer = quiet.get("/")
     assert answer.status_code == 500
