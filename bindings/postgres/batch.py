@@ -23,7 +23,7 @@ from amberdb.engine.commit.write_batch import ReadDocument, WriteBatch
 from amberdb.engine.schema.document_format import NEVER, StoredDocument, pack
 from amberdb.engine.schema.keyspace import Effects
 from amberdb.engine.schema.schema import Prepared, Schema
-from amberdb.index.ordered.keys import KEYSPACE_BYTES
+from amberdb.index.ordered.keys import KEYSPACE_BYTES, encode_rowid, encode_rowid_desc
 from amberdb.postgres.catalogue import Catalogues
 from amberdb.postgres.connections import Connection, copy_each, execute, execute_each
 from amberdb.postgres.feed.outbox import Written
@@ -232,9 +232,22 @@ class PostgresBatch(WriteBatch):
                 stored[change.key] = StoredRow(change.row.rowid, len(change.row.entries))
 
     def _clear(self, table: Table, there: list[bytes], rows: dict[bytes, Row]) -> None:
-        """Deletes what stored documents have beside their rows. Entries that they have again stay:
-        a find() of another transaction that waits for one would not find it after this commit."""
-        beside = [key for key in there if self._locking.stored[key].sides]
+        """Deletes what stored documents have beside their rows. Entries that they have again stay,
+        under the new rowid where it is another: a find() of another transaction that waits for one
+        that is deleted would not find the document after this commit."""
+        stored = self._locking.stored
+        beside = [key for key in there if stored[key].sides]
+        moved = [
+            (key, stored[key].rowid, rows[key].rowid)
+            for key in beside
+            if key in rows and rows[key].rowid != stored[key].rowid
+        ]
+        if moved:
+            values = [
+                [*map(encode_rowid, (old, new)), encode_rowid_desc(new), key[KEYSPACE_BYTES:]]
+                for key, old, new in moved
+            ]
+            execute_each(self.connection, table.move_entries, values)
         if beside:
             kept = [entry for key in beside if key in rows for entry, _ in rows[key].entries]
             sql = f"DELETE FROM {table.entries} WHERE key = ANY(%s) AND entry <> ALL(%s)"

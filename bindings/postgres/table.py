@@ -114,6 +114,7 @@ class Table:
         "function",
         "get",
         "insert",
+        "move_entries",
         "name",
         "point",
         "point_locked",
@@ -186,6 +187,13 @@ class Table:
         """Reads documents by their keys, given as array_of()."""
         self.point_locked = self.point + _for_update(True)
         self.points_locked = self.points + _for_update(True)
+        end = f"length(entry) - {ROWID_BYTES}"
+        self.move_entries = (
+            f"UPDATE {self.entries} SET entry = substr(entry, 1, {end}) || "
+            f"CASE substr(entry, {end} + 1) WHEN %s THEN %s::bytea ELSE %s END WHERE key = %s"
+        )
+        """Gives the entries of a document in e<n> another rowid: of the rowid before, of the new
+        one in ascending and in descending indexes, and the document's key."""
         self.delete = f"DELETE FROM {self.name} WHERE key = ANY(%s)"
 
     def text(self, index: RowIndex) -> TextTable:

@@ -99,9 +99,9 @@ def test_append_to_one_list_of_entries(url: str) -> None:
 def test_find_waits_for_a_document_whose_list_keeps_the_value(
     db: Database, postgres18: PostgreSQL, url: str, before: list[str], after: list[str]
 ) -> None:
-    """It is found as it is after the commit that was waited for."""
-    notes = db.collection("note", indexes=[Ordered("tags")])
-    notes.put({"id": "a", "tags": before})
+    """It is found as it is after the commit that was waited for, also under another rowid."""
+    notes = db.collection("note", indexes=[Ordered("tags"), Ordered("tags", "-n"), Text("content")])
+    notes.put({"id": "a", "tags": before, "content": "tea"})
     waits = (
         "SELECT count(*) FROM pg_locks l JOIN pg_stat_activity USING (pid) "
         f"WHERE NOT granted AND datname = '{url.rpartition('/')[2]}'"
@@ -113,12 +113,12 @@ def test_find_waits_for_a_document_whose_list_keeps_the_value(
 
     with ThreadPoolExecutor(1) as thread:
         with db.transaction() as tx:
-            tx["note"].update("a", {"tags": after, "n": 1})
+            tx["note"].update("a", {"tags": after, "content": "coffee"})
             tx["note"].find({"tags": "new"})  # so the entries are sent
             found = thread.submit(find)
             while postgres18.execute(waits).strip() == "0":
                 pass
-        assert found.result() == [{"id": "a", "tags": after, "n": 1}]
+        assert found.result() == [{"id": "a", "tags": after, "content": "coffee"}]
     assert notes.distinct("tags") == sorted(after)
 
 
