@@ -8,6 +8,7 @@ Invariants:
 # What is sent has no static type.
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
+import sys
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Final, Protocol, final
@@ -134,6 +135,8 @@ def _inside(name: str) -> Any:
         if name in ("search", "explain"):  # no text raises
             args = tuple(map(_encodable, args))
             kwargs = {option: _encodable(value) for option, value in kwargs.items()}
+        if type(kwargs.get("limit")) is int:  # one of any size is taken, and a message has 64 bits
+            kwargs = {**kwargs, "limit": min(kwargs["limit"], sys.maxsize)}
         try:
             sent = sendable(args), sendable(kwargs)
         except InvalidDocumentError:

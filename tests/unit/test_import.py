@@ -129,7 +129,14 @@ def test_a_pickle_is_read_in_a_process_that_has_loaded_nothing() -> None:
 
 
 def test_windows_is_refused_with_one_sentence() -> None:
-    code = "import os; os.name = 'nt'; import amberdb"
+    """It is found before: the finder of an editable installation uses pathlib."""
+    code = (
+        "import importlib.util, os, sys\n"
+        "spec = importlib.util.find_spec('amberdb')\n"
+        "sys.modules['amberdb'] = module = importlib.util.module_from_spec(spec)\n"
+        "os.name = 'nt'\n"
+        "spec.loader.exec_module(module)"
+    )
     done = run(code)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (

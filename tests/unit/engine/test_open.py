@@ -539,6 +539,7 @@ USES: dict[str, Use] = {
     "upgrade": lambda db, notes: db.upgrade(),
     "erase": lambda db, notes: db.erase("n", {}, reason="x"),
     "erasures": lambda db, notes: db.erasures(),
+    "backups": lambda db, notes: db.backups(),
     "backup": lambda db, notes: db.backup(f"{db.path}.backup"),
     "stats": lambda db, notes: db.stats(),
     "archived_lsn": lambda db, notes: db.archived_lsn,
@@ -619,6 +620,8 @@ def test_stats_have_a_fixed_shape(made: Path) -> None:
         "path", "log", "store", "collections", "subscribers", "backups", "compaction",
         "erasures_waiting", "failures", "minutes", "bytes", "checkpoint", "sync", "subscriber_lag",
     }  # fmt: skip
+    sizes = {name: facts.pop("bytes") for name, facts in stats["collections"].items()}
+    assert sizes == {"n": 8192, "m": 0}  # pages of LMDB: a document and its entry
     assert stats["collections"] == {
         "n": {
             "documents": 1,

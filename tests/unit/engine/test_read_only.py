@@ -249,7 +249,7 @@ def test_use_after_close_is_an_error(writer: Database) -> None:
 
 def test_every_write_is_refused_and_says_where_to_go(writer: Database) -> None:
     reads = {"collection", "collections", "definition", "snapshot", "refresh", "changes"}
-    reads |= {"check", "erasures", "stats", "archived_lsn", "close"}
+    reads |= {"check", "erasures", "backups", "stats", "archived_lsn", "close"}
     with reading(writer.path) as db:
         assert (db.recovery, db.rescue) == (None, None)
         for name in dir(Database):
