@@ -72,7 +72,8 @@ def test_what_does_not_agree_is_no_release(
 def test_workflows_run_the_verbs_of_ci_run() -> None:
     (jobs,) = re.findall(r"verb: \[(.+)\]", read(WORKFLOWS[0]))
     (verbs,) = re.findall(r"\|\| set -- (.+)", read(".ci/run"))
-    assert jobs.split(", ") == verbs.split()
+    apart = "test-lowest"  # too long for one run of all verbs
+    assert [job for job in jobs.split(", ") if job != apart] == verbs.split()
     targets = set(re.findall(r"(?m)^([a-z-]+):", read("Makefile")))
     called = {*verbs.split(), *re.findall(r"run: make (.+)", read(WORKFLOWS[1]))[0].split()}
     assert called <= targets
