@@ -5,6 +5,7 @@ Invariants:
 - A key is no argument, because every process of the machine can read the command line.
 """
 
+import os
 from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import datetime
@@ -111,8 +112,9 @@ def restore(
 ) -> None:
     """Creates a new database from a backup or a chain. It may also be what `amberdb ship` has
     shipped to a URL."""
-    if "://" in target and len(archives) == 1:
-        target, archives = archives[0], [target]
+    if "://" in target or os.path.isfile(target):  # a database is a directory, so it comes last
+        *rest, last = archives
+        target, archives = last, [target, *rest]
     with counting() as progress:
         if len(archives) == 1 and "://" in archives[0]:
             from amberdb.ship import key_from, restore_from

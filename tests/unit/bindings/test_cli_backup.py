@@ -40,6 +40,7 @@ def test_a_chain_is_made_verified_and_restored(directory: Path) -> None:
     points = run("verify", "full", "later", "--points")
     assert [points[0]["lsn"], points[-1]["lsn"]] == [full["lsn"], later["lsn"]]
     assert run("restore", "all.amber", "full", "later")["documents"] == 4
+    assert run("restore", "full", "later", "last.amber")["documents"] == 4
     some = run("restore", "some.amber", "full", "later", "--until", str(full["lsn"]))
     assert (some["lsn"], some["documents"]) == (full["lsn"], 3)
     some = run("restore", "time.amber", "full", "later", "--until", later["time"])
