@@ -18,6 +18,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from functools import partial
+from operator import methodcaller
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, Unpack, final
 
 import amberdb
@@ -31,6 +32,9 @@ from amberdb.aio.transaction import Snapshot, Transaction
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_CLOSE = methodcaller("close")
+"""Of the object's own class: a shared database closes more than its handle."""
 
 check = detached(amberdb.check)
 repair = detached(amberdb.repair)
@@ -116,7 +120,7 @@ def _opening(
     async def opened() -> Database:
         threads = Threads(read_threads, write_threads)
         try:
-            return Database(threads, await threads.run("write", call, undo=amberdb.Database.close))
+            return Database(threads, await threads.run("write", call, undo=_CLOSE))
         except BaseException:
             threads.close()
             raise
@@ -193,7 +197,7 @@ class Database(Face):
 
         async def taken() -> Snapshot:
             take = partial(self.blocking.snapshot, max_age_ms=max_age_ms)
-            blocking = await self.threads.run("read", take, undo=amberdb.Snapshot.close)
+            blocking = await self.threads.run("read", take, undo=_CLOSE)
             return Snapshot(self.threads, blocking)
 
         return Opening(taken)

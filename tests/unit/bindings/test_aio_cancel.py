@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import amberdb
 from amberdb import Ordered, aio
 from support.awaiting import WaitingDisk, audited, soon
 
@@ -202,10 +203,14 @@ def test_a_task_that_waits_for_its_turn_leaves_at_once(tmp_path: Path) -> None:
     run(work)
 
 
-def test_what_was_opened_for_nobody_is_closed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("opens", [aio.open, aio.connect])
+def test_what_was_opened_for_nobody_is_closed(
+    tmp_path: Path, opens: "Callable[[Path], aio.Opening[aio.Database]]"
+) -> None:
     async def work() -> None:
         for after in range(0, 60, 3):
-            await given_up(aio.open(tmp_path / "t.amber"), after)
+            await given_up(opens(tmp_path / "t.amber"), after)
+        assert amberdb.check(tmp_path / "t.amber").ok  # it takes the lock
         async with audited(tmp_path / "t.amber") as db:
             for after in range(0, 30, 3):
                 await given_up(db.snapshot(), after)
