@@ -18,6 +18,7 @@ from amberdb._jsonl.text import dumps, iso
 
 CELL_CHARS_MAX: Final = 120
 JSON_CHARS_MAX: Final = 200_000
+_UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 _ITEMS_SHOWN: Final = 20
 """Of a list in a cell: those after them would be cut in any case."""
 
@@ -70,6 +71,14 @@ def kind_of(value: Any) -> str:
         (Mapping, "map"),
     )
     return next((name for kind, name in kinds if isinstance(value, kind)), "list")
+
+
+def size_text(size_bytes: float) -> str:
+    """Bytes in the unit that a person reads."""
+    unit = 0
+    while size_bytes >= 1024 and unit < len(_UNITS) - 1:
+        size_bytes, unit = size_bytes / 1024, unit + 1
+    return f"{size_bytes:,.{min(unit, 1)}f} {_UNITS[unit]}"
 
 
 def vectors_in(value: Any) -> NDArray[Any] | None:

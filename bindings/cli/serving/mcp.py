@@ -6,7 +6,6 @@ Invariants:
 """
 
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,12 +24,12 @@ from amberdb.cli.arguments import (
 )
 from amberdb.cli.output import emit, plain, show
 from amberdb.cli.serving.embedder import embedder_of
+from amberdb.cli.serving.starting import announce, needs
 from amberdb.cli.verb import Exit, fail, opened, opened_read_only, say, verb
 
 if TYPE_CHECKING:
     from amberdb.mcp import McpOptions
 
-_EXTRA = {"mcp", "mcp_types", "uvicorn", "starlette"}
 
 MemoryPath = Annotated[
     str | None,
@@ -110,11 +109,7 @@ def mcp(
         return
 
     def ready(url: str) -> None:
-        if as_json:
-            emit({"url": url, "pid": os.getpid()})
-            sys.stdout.flush()
-        else:
-            say(f"the memory is served at {url}")
+        announce(url, f"the memory is served at {url}", as_json=as_json)
 
     _run(path, options, ready)
 
@@ -126,12 +121,8 @@ def _run(path: str | None, options: "McpOptions", ready: Callable[[str], None]) 
     from amberdb.mcp import serve
 
     logging.basicConfig(level=logging.WARNING, format="amberdb: %(message)s")  # to stderr
-    try:
+    with needs("mcp", "mcp", "mcp_types", "uvicorn", "starlette", command="mcp"):
         asyncio.run(serve(path, options, ready=ready))
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in _EXTRA:
-            raise
-        fail(f'mcp needs {error.name}: pip install "amberdb[cli,mcp]"', Exit.USAGE)
 
 
 def _move(

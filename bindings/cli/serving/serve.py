@@ -5,7 +5,6 @@ Invariants:
 """
 
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Annotated, cast
@@ -27,15 +26,12 @@ from amberdb.cli.arguments import (
     positive,
     token_of,
 )
-from amberdb.cli.output import emit
 from amberdb.cli.plugins import loaded
 from amberdb.cli.serving.embedder import embedder_of
-from amberdb.cli.verb import Exit, fail, place_of, say, verb
+from amberdb.cli.serving.starting import announce, needs
+from amberdb.cli.verb import Exit, fail, place_of, verb
 from amberdb.memory import ChatExtractor, Extractor, Layer, Retention
 from amberdb.memory.types import LAYERS
-
-_EXTRA = {"fastapi", "starlette", "uvicorn", "pydantic"}
-
 
 Host = Annotated[str, typer.Option(help="The address to bind to.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="0: a free port.")]
@@ -116,15 +112,11 @@ def serve(
 ) -> None:
     """Serves the memory systems over HTTP. Without a token it serves this machine alone. A missing
     database is created. SIGTERM shuts it down gracefully."""
-    try:
-        import asyncio
+    import asyncio
 
+    with needs("server", "fastapi", "starlette", "uvicorn", "pydantic", command="serve"):
         from amberdb.server import ServerOptions, ServiceOptions
         from amberdb.server import serve as run
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in _EXTRA:
-            raise
-        fail(f'serve needs {error.name}: pip install "amberdb[cli,server]"', Exit.USAGE)
     if (model_url is None) != (model is None):
         fail("give --model-url and --model together", Exit.USAGE)
     vectors = embedder_of(embed, embed_url, embed_model, dim, embed_name)
@@ -154,11 +146,7 @@ def serve(
         fail(str(error), Exit.USAGE)
 
     def ready(url: str) -> None:
-        if as_json:
-            emit({"url": url, "pid": os.getpid()})
-            sys.stdout.flush()
-        else:
-            say(f"{place_of(path)} is served at {url}")
+        announce(url, f"{place_of(path)} is served at {url}", as_json=as_json)
 
     asyncio.run(run(path, options, ready=ready, **systems))
 

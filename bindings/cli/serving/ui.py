@@ -16,11 +16,9 @@ import typer
 from amberdb import FullScanWarning, QueryError
 from amberdb.cli.arguments import AsJson, DatabasePath, EmbedFunction, EmbedModel, EmbedUrl
 from amberdb.cli.embedding import endpoint_of
-from amberdb.cli.output import emit
 from amberdb.cli.plugins import loaded
-from amberdb.cli.verb import Exit, fail, place_of, say, verb
-
-_EXTRA = {"jinja2", "markupsafe", "starlette", "uvicorn"}
+from amberdb.cli.serving.starting import announce, needs
+from amberdb.cli.verb import Exit, fail, place_of, verb
 
 
 @verb
@@ -41,14 +39,10 @@ def ui(
 ) -> None:
     """Shows a database in the browser, read-only beside an application that has it open. Only this
     machine is served, and only whom the printed URL lets in."""
-    try:
-        import asyncio
+    import asyncio
 
+    with needs("ui", "jinja2", "markupsafe", "starlette", "uvicorn", command="ui"):
         from amberdb.inspector.web import InspectorOptions, serve
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in _EXTRA:
-            raise
-        fail(f'ui needs {error.name}: pip install "amberdb[cli,ui]"', Exit.USAGE)
     endpoint = endpoint_of(embed_url, embed_model)
     if endpoint is not None and embed is not None:
         raise QueryError("give --embed or --embed-url, and not both")
@@ -63,11 +57,7 @@ def ui(
         fail(str(error), Exit.USAGE)
 
     def ready(url: str) -> None:
-        if as_json:
-            emit({"url": url, "pid": os.getpid()})
-            sys.stdout.flush()
-        else:
-            say(f"{place_of(path)} is shown at {url}")
+        announce(url, f"{place_of(path)} is shown at {url}", as_json=as_json)
         if browser and _has_display():
             webbrowser.open(url)
 

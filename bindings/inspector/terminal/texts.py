@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 
 from rich.text import Text
 
-_SIZES = ("B", "KiB", "MiB", "GiB", "TiB")
+from amberdb.inspector.values import size_text
+
 _ESCAPED = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Categories of Unicode: control, format (also what changes the direction of text), surrogates,
 separators of lines."""
@@ -53,13 +54,7 @@ def size(size_bytes: int | None) -> Text:
     """Bytes in a unit that a person reads; empty when the size is not known."""
     if size_bytes is None:
         return Text("")
-    value, unit = float(size_bytes), 0
-    while value >= 1024 and unit < len(_SIZES) - 1:
-        value, unit = value / 1024, unit + 1
-    return Text(
-        f"{value:.0f} {_SIZES[unit]}" if unit == 0 else f"{value:.1f} {_SIZES[unit]}",
-        justify="right",
-    )
+    return Text(size_text(size_bytes), justify="right")
 
 
 def instant(time: datetime | None) -> str:

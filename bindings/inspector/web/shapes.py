@@ -15,8 +15,8 @@ from typing import Final
 from markupsafe import Markup, escape
 
 from amberdb import CheckReport
+from amberdb.inspector.values import size_text
 
-_UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 _JSON_PART: Final = re.compile(
     r'(?P<key>"(?:[^"\\]|\\.)*")(?=\s*:)|(?P<text>"(?:[^"\\]|\\.)*")'
     r"|(?P<number>-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)|(?P<word>\b(?:true|false|null)\b)"
@@ -35,10 +35,7 @@ def size(count: float | None) -> str:
     """A number of bytes."""
     if count is None:
         return "\u2013"
-    unit = 0
-    while count >= 1024 and unit < len(_UNITS) - 1:
-        count, unit = count / 1024, unit + 1
-    return f"{count:,.0f} {_UNITS[unit]}" if unit == 0 else f"{count:,.1f} {_UNITS[unit]}"
+    return size_text(count)
 
 
 def moment(time: datetime) -> str:
