@@ -178,4 +178,4 @@ def test_openings_of_openings(seed: int) -> None:
     names = ("burst", "big_put", "index", "big_put", "expire", "burst")
     steps = [prepare, follow, *(ALPHABET[name] for name in names)]
     Sweep(figures, "openings", steps, seed=seed).run(recoveries=0.3, since=slices.size(0, 6))
-    assert figures.inner_traces > slices.size(30, 8)
+    assert figures.inner_traces > slices.size(30, 20)

@@ -139,6 +139,7 @@ class Sweep:
         self._seed = seed
         self._variants = variants
         self._recorder = recorder or SeamRecorder()
+        self._due = random.Random(seed).random()
         self._now = 0.0
         self._states: list[Documents] = []
         self._seen: dict[bytes, Outcome] = {}
@@ -188,7 +189,7 @@ class Sweep:
                     place = f"{where}, operation {at}, {mode}"
                     outcome = self._verify(image, promise, mode, place)
                     self._count(where, at, mode, outcome)
-                    if rng.random() < recoveries / len(MODES):
+                    if self._is_due(recoveries / len(MODES)):
                         survives = mode == "clean prefix"  # the system, with what is pending
                         later = self._reopen(image, max(outcome[0]), disk if survives else None)
                         inner, start = later, 0
@@ -212,6 +213,13 @@ class Sweep:
         promise.durable = promise.acknowledged = before.durable
         promise.begun = max(outcome[0])
         self._crash(trace, begin, promise, recoveries / 4, where)
+
+    def _is_due(self, share: float) -> bool:
+        """True for this share of the calls, evenly: drawn by lot, a short sweep has too few."""
+        self._due += share
+        is_due = self._due >= 1
+        self._due -= is_due
+        return is_due
 
     def _verify(self, image: Image, promise: Promise, mode: Mode, place: str) -> Outcome:
         self.figures.generated += 1
