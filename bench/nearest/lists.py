@@ -52,7 +52,7 @@ class Lists:
             [self._places[(self._ends[n - 1] if n else 0) : self._ends[n]] for n in nearest]
         )
         places.sort()
-        bounds = self._rows.codes.bounds_at(CodedQuery(query), places)
+        bounds = self._rows.codes.bounds_of(CodedQuery(query), self._rows.codes.at(places))
         if len(places) > _SCORED:
             places = np.sort(places[np.argpartition(bounds, -_SCORED)[-_SCORED:]])
         scores = self._rows.scores_at(places, query)

@@ -24,10 +24,14 @@ from amberdb.engine.schema.document_format import rowid_of
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.search.row_reader import RowReader
-from amberdb.engine.storage.index_scan import places
-from amberdb.engine.storage.source import Place
+from amberdb.engine.search.stored_rows import (
+    FilteredRows,
+    KeptRows,
+    StoredRows,
+    rowids_of_places,
+)
+from amberdb.engine.storage.index_scan import are_cut, places
 from amberdb.engine.storage.view import View
-from amberdb.index.ordered.keys import ROWID_BYTES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,11 +50,19 @@ DOCUMENTS_MAX: Final = 2_000
 
 @final
 class Candidates:
-    """The filter of one search. Both `prefilter` and `postfilter` are None without a filter, else
-    one of them is."""
+    """The filter of one search. Both `rows` and `postfilter` are None without a filter, else one of
+    them is."""
 
-    def __init__(self, view: View, schema: Schema, query: Query, reader: RowReader) -> None:
-        self.prefilter: Rowids | None = None
+    def __init__(
+        self,
+        view: View,
+        schema: Schema,
+        query: Query,
+        reader: RowReader,
+        kept: KeptRows | None,
+    ) -> None:
+        """Without `kept`, entries are read anew."""
+        self.rows: FilteredRows | None = None
         self.postfilter: Postfilter | None = None
         self.how: dict[str, Any] = {"filter": query.filter_shape}
         self._reader = reader
@@ -59,24 +71,28 @@ class Candidates:
             return
         plan = query.narrowest(view, ENTRIES_MAX)
         self.how["index"] = plan.explain(())["index"]
-        rowids = None if plan.is_full_scan else _few_rows(view, schema, plan)
-        self.prefilter = rowids
-        if rowids is None:
+        self.rows = None if plan.is_full_scan else _few_rows(view, schema, plan, kept)
+        if self.rows is None:
             self.postfilter = self._passes
-        self.how["rows"] = "checked one by one" if rowids is None else len(rowids)
+        self.how["rows"] = "checked one by one" if self.rows is None else self.rows.count
 
     @classmethod
     def of_rows(cls, rowids: Iterable[int]) -> "Candidates":
         """These rows, which have passed the filter."""
         candidates = cls.__new__(cls)
-        candidates.prefilter = _array(list(rowids))
+        candidates.rows = _filtered(list(rowids))
         candidates.postfilter = None
         return candidates
 
-    def all_rows(self, view: View, schema: Schema) -> "Rowids":
-        """The rowids of all documents that match, however many, ascending."""
+    @property
+    def prefilter(self) -> "Rowids | None":
+        """The rowids of `rows`."""
+        return None if self.rows is None else self.rows.rowids
+
+    def all_rows(self, view: View, schema: Schema) -> FilteredRows:
+        """All documents that match, however many."""
         plan = self._query.narrowest(view)
-        return _array([rowid_of(value) for _, value, _ in documents(view, schema, plan)])
+        return _filtered([rowid_of(value) for _, value, _ in documents(view, schema, plan)])
 
     @property
     def filter(self) -> Filter:
@@ -88,31 +104,22 @@ class Candidates:
         return self._query.filter.matches(document)
 
 
-def _few_rows(view: View, schema: Schema, plan: Plan) -> "Rowids | None":
-    """The rowids of the documents that a plan finds; None when they are too many to prefilter."""
+def _few_rows(view: View, schema: Schema, plan: Plan, kept: KeptRows | None) -> FilteredRows | None:
+    """The documents that a plan finds; None when they are too many to prefilter."""
     if plan.index is None or plan.is_multi or not plan.residual.is_empty:
         matches = documents(view, schema, plan)
         rowids = [rowid_of(value) for _, value, _ in islice(matches, DOCUMENTS_MAX + 1)]
-        return None if len(rowids) > DOCUMENTS_MAX else _array(rowids)
+        return None if len(rowids) > DOCUMENTS_MAX else _filtered(rowids)
+    descends = plan.index.descends
+    if kept is not None and not are_cut(plan.ranges):
+        return kept.of(view, plan.ranges, ENTRIES_MAX, descends=descends)
     entries = places(view, plan.ranges, ENTRIES_MAX + 1)
-    return None if len(entries) > ENTRIES_MAX else _array_of(entries, plan.index.descends)
+    if len(entries) > ENTRIES_MAX:
+        return None
+    return _filtered(rowids_of_places(entries, descends))
 
 
-def _array(rowids: list[int]) -> "Rowids":
+def _filtered(rowids: "list[int] | Rowids") -> FilteredRows:
     import numpy as np
 
-    return np.sort(np.array(rowids, np.int64))
-
-
-def _array_of(places: list[Place], inverted: bool) -> "Rowids":
-    """The rowids at the end of the places, inverted where the index descends."""
-    import numpy as np
-
-    sizes = set(map(len, places))
-    if len(sizes) == 1:  # the common case, without a loop
-        table = np.frombuffer(b"".join(places), np.uint8).reshape(-1, sizes.pop())
-        data = table[:, -ROWID_BYTES:].tobytes()
-    else:
-        data = b"".join([place[-ROWID_BYTES:] for place in places])
-    rowids = np.frombuffer(data, ">u8")
-    return np.sort((~rowids if inverted else rowids).astype(np.int64))
+    return FilteredRows(StoredRows(np.sort(np.asarray(rowids, np.int64))))

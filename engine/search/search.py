@@ -91,7 +91,7 @@ class Search:
         """The hits as of the view. Raises QueryError, CursorError, CorruptionError."""
         shown = NOTHING if self.after is None else Shown.by(self.after, self._asked())
         reader = RowReader(view, self.schema)
-        candidates = Candidates(view, self.schema, self.where, reader)
+        candidates = Candidates(view, self.schema, self.where, reader, searchers.kept_rows)
         cut: dict[str, dict[str, int]] = {}
         how: dict[str, Any] = {"where": candidates.how, "indexes": {}, "cut": cut}
         indexes = self._indexes(view)

@@ -9,6 +9,7 @@ from amberdb.engine.schema.schema import Schema
 from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.search.candidates import Candidates
 from amberdb.engine.search.row_reader import RowReader
+from amberdb.engine.search.stored_rows import KeptRows
 from amberdb.engine.storage.cache_file import CacheFolder
 from amberdb.engine.storage.view import View
 
@@ -75,6 +76,11 @@ class CachingSearcher(Searcher, Protocol):
 
 class SearcherSource(Protocol):
     """Where a search finds the searchers of its indexes."""
+
+    @property
+    def kept_rows(self) -> KeptRows | None:
+        """The rows of recent filters; None where entries are read for each search."""
+        ...
 
     def of(self, index: RowIndex, schema: Schema) -> Searcher:
         """The searcher of an index, which `schema` declares as of the view."""

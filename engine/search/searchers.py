@@ -21,6 +21,7 @@ from amberdb.engine.schema.keyspace import Effects
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.schema.search_index import RowIndex, rowid_of_key
 from amberdb.engine.search.searcher import CachingSearcher, VectorParts
+from amberdb.engine.search.stored_rows import KeptRows
 from amberdb.engine.storage.view import View
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
 
@@ -48,6 +49,7 @@ class Searchers:
         self._mutex = CallLock()
         self._by_keyspace: dict[int, CachingSearcher] = {}
         self._parts = parts
+        self.kept_rows = KeptRows()
         self._noted: dict[bytes, _Noted] = {}
         """By the prefix of an index."""
 
@@ -120,6 +122,7 @@ class Searchers:
         one. Waits until the builder is idle. Raises StorageError."""
         with self._parts.builder.alone(), self._mutex:
             self._parts.folder.drop_all()
+            self.kept_rows.clear()
             for searcher in self._by_keyspace.values():
                 searcher.forget_dead()
 
@@ -150,6 +153,7 @@ class Searchers:
     def clear(self) -> None:
         """Drops all searchers, when the database is closed. Their caches hold a view, which keeps
         the LMDB environment open, and a process can open that only once."""
+        self.kept_rows.clear()
         with self._mutex:
             self._by_keyspace.clear()
 
@@ -165,6 +169,7 @@ class SnapshotSearchers:
     dropped since. Threads may share it, as they share the snapshot's view: one at a time."""
 
     def __init__(self, searchers: Searchers) -> None:
+        self.kept_rows = searchers.kept_rows
         self._searchers = searchers
         self._dropped: dict[int, CachingSearcher] = {}
 

@@ -22,11 +22,15 @@ Invariants:
 - Searches run concurrently; a search waits only while another one fetches rows that it needs too.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from amberdb.engine.search.gathered_vectors import ChosenVectors, GatheredVectors, Gatherer
+from amberdb.engine.search.stored_rows import FilteredRows
 from amberdb.engine.search.vector_cache import Alive, Built, Fetch, VectorCache
 from amberdb.index.vector.codes import CodedQuery
 from amberdb.index.vector.coercion import Metric
@@ -44,6 +48,7 @@ from amberdb.index.vector.hnsw import Graph
 from amberdb.index.vector.matrix import Matrix, MatrixView
 
 _Nearest: TypeAlias = tuple[Rowids, Scores]
+_CountFirst: TypeAlias = Callable[[int], int]
 
 EXACT_ROWS: Final = 2_000
 """Up to this many vectors every one is scored."""
@@ -96,8 +101,10 @@ class _VisibleRows:
         """Live rows that are not in the matrix."""
         self._visible_covered = (0, 0)
 
-    def count_covered(self, covered: int) -> int:
+    def count_first(self, covered: int) -> int:
         """How many of the first `covered` vectors are of live rows."""
+        if covered == self.rows.count:
+            return self.count
         if self._visible_covered[0] != covered:
             self._visible_covered = covered, int(np.count_nonzero(self.visible[:covered]))
         return self._visible_covered[1]
@@ -112,6 +119,7 @@ class VectorIndex:
         self._metric: Metric = cache.spec.metric
         self._is_multi = cache.spec.multi
         self._mean_of = cache.spec.mean_of
+        self._gatherer = Gatherer()
         self._visible_rows: _VisibleRows | None = None
         """Of the last search."""
 
@@ -121,50 +129,31 @@ class VectorIndex:
         limit: int,
         alive: Alive,
         fetch: Fetch,
-        prefilter: Rowids | None = None,
+        among: FilteredRows | None = None,
     ) -> tuple[Rowids, Scores, dict[str, Any]]:
         """Rowids int64[k] and scores float32[k] of the nearest rows, k at most `limit`, and how
         they were found.
 
-        query      float32[dim], as coerce() returns it
-        alive      bool[], by rowid: the live rows of the view. It must not change afterwards
-        fetch      rowids -> the vectors in the documents, float32[n, dim], and the row of each
-        prefilter  only these rows are ranked, ascending
+        query  float32[dim], as coerce() returns it
+        alive  bool[], by rowid: the live rows of the view. It must not change afterwards
+        fetch  rowids -> the vectors in the documents, float32[n, dim], and the row of each
+        among  only these rows are ranked
         """
         query = prepared(query, self._metric)
         self.cache.is_searched = True
         built = self.cache.built
-        if prefilter is not None:
-            prefilter = prefilter[prefilter < len(alive)]
-            prefilter = prefilter[alive[prefilter]]
-            if len(prefilter) <= EXACT_ROWS and self._is_known(built):
-                found = self._of_few(built.matrix.rows(), prefilter, query, limit, fetch)
-                if found is not None:
-                    return found
-        visible_rows = self._visible(built, alive, fetch)
-        rows, wanted, count = visible_rows.rows, visible_rows.visible, visible_rows.count
-        uncached = visible_rows.uncached
-        places: Places | None = None
-        if prefilter is not None:
-            places = rows.places(prefilter)
-            uncached = prefilter[places < 0]
-            places = np.sort(rows.expanded(places[places >= 0]))
-            count = len(places)
-        how = self._how_exact(count)
-        nearest: _Nearest | None = None
-        are_many = limit > 0 and count > EXACT_ROWS
-        uses_graph = built.graph is not None and limit > 0 and count > FLAT_ROWS
-        if places is not None and (uses_graph or count * GATHERED > rows.count):
-            wanted = np.zeros(rows.count, np.bool_)
-            wanted[places] = True
-            places = places if count * GATHERED <= rows.count else None
-        if built.graph is not None and uses_graph:
-            nearest = self._by_graph(built, built.graph, visible_rows, wanted, query, limit, how)
-        if nearest is None and are_many and rows.codes.count:
-            mask = None if places is None and count == rows.count else wanted
-            nearest = self._by_codes(rows, mask, places, query, limit, how)
-        if nearest is None:
-            nearest = self._exact(rows, wanted, places, query, limit)
+        if among is None:
+            visible = self._visible(built, alive, fetch)
+            count, uncached = visible.count, visible.uncached
+            how = self._how_exact(count)
+            nearest = self._of_mask(
+                built, visible.rows, visible.visible, visible.count_first, query, limit, how
+            )
+        else:
+            chosen = self._chosen(built, among, alive, fetch)
+            count, uncached = chosen.count, chosen.uncached
+            how = self._how_exact(count)
+            nearest = self._of_chosen(built, chosen, query, limit, how)
         if len(uncached):
             how["fetched"] = len(uncached)
             nearest = self._merge_uncached(nearest, uncached, query, limit, fetch)
@@ -183,26 +172,80 @@ class VectorIndex:
         runs."""
         return self.cache.stats()
 
+    def _of_mask(
+        self,
+        built: Built,
+        rows: MatrixView,
+        wanted: NDArray[np.bool_],
+        count_first: _CountFirst,
+        query: Vectors,
+        limit: int,
+        how: dict[str, Any],
+    ) -> _Nearest:
+        """The nearest of all wanted rows, a mask by place, and entries in `how`. `count_first`
+        counts the wanted vectors among the first ones."""
+        count = count_first(rows.count)
+        nearest: _Nearest | None = None
+        if built.graph is not None and limit > 0 and count > FLAT_ROWS:
+            nearest = self._by_graph(
+                built, built.graph, rows, wanted, count_first, query, limit, how
+            )
+        if nearest is None and limit > 0 and count > EXACT_ROWS and rows.codes.count:
+            code = CodedQuery(query)
+            coded = rows.row_start(rows.codes.count)
+            bounds = rows.codes.bounds(code)[:coded]
+            uncoded = np.arange(coded, rows.count)
+            if count < rows.count:
+                bounds[~wanted[:coded]] = -np.inf
+                uncoded = uncoded[wanted[coded:]]
+            nearest = self._by_codes(rows, code, bounds, None, uncoded, query, limit, how)
+        if nearest is None:
+            nearest = best(*self._by_row(rows.rowids, _scored(rows, wanted, query)), limit)
+        return nearest
+
+    def _of_chosen(
+        self,
+        built: Built,
+        chosen: ChosenVectors,
+        query: Vectors,
+        limit: int,
+        how: dict[str, Any],
+    ) -> _Nearest:
+        """The nearest of the rows of a filter, and entries in `how`."""
+        rows, gathered, count = chosen.rows, chosen.gathered, chosen.count
+        nearest: _Nearest | None = None
+        if limit > 0 and count > EXACT_ROWS:
+            if count * GATHERED > rows.count or (built.graph is not None and count > FLAT_ROWS):
+                wanted = np.zeros(rows.count, np.bool_)
+                wanted[chosen.places] = True
+                count_first = partial(_count_first, wanted)
+                return self._of_mask(built, rows, wanted, count_first, query, limit, how)
+            if gathered.coded_count:
+                code = CodedQuery(query)
+                bounds = rows.codes.bounds_of(code, gathered.block(rows))
+                bounds[~chosen.wanted[: gathered.coded_count]] = -np.inf
+                nearest = self._by_codes(
+                    rows, code, bounds, gathered, chosen.uncoded, query, limit, how
+                )
+        return nearest or self._best_at(rows, chosen.places, query, limit)
+
     # -- by graph ----------------------------------------------------------------------------
 
     def _by_graph(
         self,
         built: Built,
         graph: Graph,
-        visible_rows: _VisibleRows,
+        rows: MatrixView,
         wanted: NDArray[np.bool_],
+        count_first: _CountFirst,
         query: Vectors,
         limit: int,
         how: dict[str, Any],
     ) -> _Nearest | None:
         """The nearest of the `wanted` rows, a mask by place, and an entry in `how`. None when
         scoring every row is cheaper, or the graph does not reach enough wanted rows."""
-        rows = visible_rows.rows
         covered = rows.row_start(min(built.covered, rows.count))
-        if wanted is visible_rows.visible:
-            wanted_covered = visible_rows.count_covered(covered)
-        else:
-            wanted_covered = int(np.count_nonzero(wanted[:covered]))
+        wanted_covered = count_first(covered)
         if not wanted_covered:
             return None
         fresh = int(np.count_nonzero(wanted[covered:]))
@@ -269,29 +312,22 @@ class VectorIndex:
     def _by_codes(
         self,
         rows: MatrixView,
-        wanted: NDArray[np.bool_] | None,
-        places: Places | None,
+        code: CodedQuery,
+        bounds: Scores,
+        gathered: GatheredVectors | None,
+        uncoded: Places,
         query: Vectors,
         limit: int,
         how: dict[str, Any],
     ) -> _Nearest | None:
-        """The nearest rows at some places, or of all wanted rows, a mask by place or None for all;
-        and entries in `how`. None when scoring every row is cheaper."""
-        code = CodedQuery(query)
-        coded = rows.row_start(rows.codes.count)
-        if places is None:
-            bounds = rows.codes.bounds(code)[:coded]
-            uncoded = np.arange(coded, rows.count)
-            if wanted is not None:
-                bounds[~wanted[:coded]] = -np.inf
-                uncoded = uncoded[wanted[coded:]]
-            most = len(bounds) // GATHERED
-        else:
-            split = int(places.searchsorted(coded))
-            places, uncoded = places[:split], places[split:]
-            bounds = rows.codes.bounds_at(code, places)
-            most = len(bounds) // 2
+        """The nearest rows, and entries in `how`. None when scoring every row is cheaper.
+
+        bounds   of the gathered vectors, or of all, that have codes; -inf for those not wanted
+        uncoded  the places of other vectors, which ascend
+        """
         fresh = self._best_at(rows, uncoded, query, limit) if len(uncoded) else _NONE
+        places = None if gathered is None else gathered.places
+        most = len(bounds) // (GATHERED if gathered is None else 2)
         step = max(len(bounds) // SAMPLED_ROWS, 1)
         sample = bounds[::step]
         count = max(FIRST_ROWS, FIRST_PER_HIT * limit * self._mean_of)
@@ -301,18 +337,21 @@ class VectorIndex:
             near = np.flatnonzero(bounds >= max(least, _LOWEST))
             if len(near) > most:  # many are alike
                 return None
-            near = _at(places, near)
-            nearest = _merged(fresh, self._best_at(rows, near, query, limit), limit)
+            nearest = self._best_at(rows, _at(places, near), query, limit)
+            nearest = _merged(fresh, nearest, limit)
             if least < _LOWEST:  # no other is wanted
                 break
             if len(nearest[1]) == limit:
                 worst = nearest[1][-1]
-                near = _at(places, np.flatnonzero(bounds >= worst))
+                near = np.flatnonzero(bounds >= worst)
                 if CLOSER_ROWS < len(near) <= len(bounds) // CLOSER_SHARE:
-                    near = near[rows.codes.closer_bounds_at(code, near, float(worst)) >= worst]
+                    of_near = rows.codes.at(near) if gathered is None else gathered.codes(near)
+                    closer = rows.codes.closer_bounds_of(code, of_near, float(worst))
+                    near = near[closer >= worst]
                 if len(near) > most:
                     return None
-                nearest = _merged(fresh, self._best_at(rows, near, query, limit), limit)
+                nearest = self._best_at(rows, _at(places, near), query, limit)
+                nearest = _merged(fresh, nearest, limit)
                 break
             count *= WIDER
         else:
@@ -326,45 +365,7 @@ class VectorIndex:
             places = rows.expanded(np.unique(rows.places(rows.rowids[places])))
         return best(*self._by_row(rows.rowids[places], rows.scores_at(places, query)), limit)
 
-    # -- exact -------------------------------------------------------------------------------
-
-    def _is_known(self, built: Built) -> bool:
-        """Whether a search has looked at nearly all rows of the matrix: a search of few rows need
-        not look at the others again."""
-        known = self._visible_rows
-        if known is None or known.matrix is not built.matrix:
-            return False
-        return built.matrix.rows().count - known.rows.count <= UNKNOWN_ROWS
-
-    def _of_few(
-        self, rows: MatrixView, rowids: Rowids, query: Vectors, limit: int, fetch: Fetch
-    ) -> tuple[Rowids, Scores, dict[str, Any]] | None:
-        """The nearest of few live rows; None when many of them are not in the matrix, or when they
-        have many vectors."""
-        places = rows.places(rowids)
-        uncached = rowids[places < 0]
-        places = np.sort(rows.expanded(places[places >= 0]))
-        if len(uncached) > UNKNOWN_ROWS or len(places) > EXACT_ROWS:
-            return None
-        nearest = self._best_at(rows, places, query, limit)
-        how = self._how_exact(len(places))
-        if len(uncached):
-            how["fetched"] = len(uncached)
-            nearest = self._merge_uncached(nearest, uncached, query, limit, fetch)
-        return *nearest, how
-
-    def _exact(
-        self,
-        rows: MatrixView,
-        wanted: NDArray[np.bool_],
-        places: Places | None,
-        query: Vectors,
-        limit: int,
-    ) -> _Nearest:
-        """The nearest rows at some places, or of all wanted rows, a mask by place."""
-        if places is not None:
-            return self._best_at(rows, places, query, limit)
-        return best(*self._by_row(rows.rowids, _scored(rows, wanted, query)), limit)
+    # -- scores ------------------------------------------------------------------------------
 
     def _how_exact(self, count: int) -> dict[str, Any]:
         """How an exact search of so many vectors is reported."""
@@ -387,6 +388,27 @@ class VectorIndex:
 
     # -- rows --------------------------------------------------------------------------------
 
+    def _chosen(
+        self, built: Built, among: FilteredRows, alive: Alive, fetch: Fetch
+    ) -> ChosenVectors:
+        """The vectors of the live rows of a filter. While nearly all rows of the index are known,
+        no others are looked at."""
+        if not self._is_known(built):
+            self._visible(built, alive, fetch)
+        chosen = self._gatherer.chosen(built.matrix, among, alive)
+        if len(chosen.uncached) > UNKNOWN_ROWS:
+            self._visible(built, alive, fetch)
+            chosen = self._gatherer.chosen(built.matrix, among, alive)
+        return chosen
+
+    def _is_known(self, built: Built) -> bool:
+        """Whether a search has looked at nearly all rows of the matrix: a search of few rows need
+        not look at the others again."""
+        known = self._visible_rows
+        if known is None or known.matrix is not built.matrix:
+            return False
+        return built.matrix.rows().count - known.rows.count <= UNKNOWN_ROWS
+
     def _visible(self, built: Built, alive: Alive, fetch: Fetch) -> _VisibleRows:
         """The visible rows of a view; its new rows are added to the matrix first."""
         matrix = built.matrix
@@ -406,6 +428,11 @@ class VectorIndex:
         count = visible_rows.rows.count
         self.cache.note_rows(built, count, count - visible_rows.count)
         return visible_rows
+
+
+def _count_first(wanted: NDArray[np.bool_], first: int) -> int:
+    """How many of the first ones are wanted."""
+    return int(np.count_nonzero(wanted[:first]))
 
 
 _NONE: Final[_Nearest] = np.empty(0, np.int64), np.empty(0, np.float32)

@@ -22,6 +22,7 @@ from amberdb.engine.search.candidates import Candidates
 from amberdb.engine.search.live_rows import LiveRows, pending_rows
 from amberdb.engine.search.row_reader import RowReader
 from amberdb.engine.search.searcher import Found
+from amberdb.engine.search.stored_rows import FilteredRows
 from amberdb.engine.search.vector_cache import CommittedRows, VectorCache
 from amberdb.engine.search.vector_file import VectorFile
 from amberdb.engine.search.vector_index import VectorIndex
@@ -178,7 +179,7 @@ class _VectorQuery:
         """The nearest rows that pass the candidates' filter."""
         postfilter = candidates.postfilter
         if postfilter is None:
-            return self._ranked(limit, candidates.prefilter)
+            return self._ranked(limit, candidates.rows)
         checked = 2 * limit
         while checked <= CHECKED_MAX:
             (rowids, values), how = self._ranked(checked, None)
@@ -192,14 +193,14 @@ class _VectorQuery:
         nearest, how = self._ranked(limit, candidates.all_rows(view, schema))
         return nearest, {**how, "documents checked": "all candidates of the filter"}
 
-    def _ranked(self, limit: int, prefilter: "Rowids | None") -> "tuple[Nearest, dict[str, Any]]":
-        """The nearest rows, of all rows or of those in the prefilter; committed and pending."""
+    def _ranked(self, limit: int, among: FilteredRows | None) -> "tuple[Nearest, dict[str, Any]]":
+        """The nearest rows, of all rows or of those of a filter; committed and pending."""
         rowids, values, how = self._vectors.search(
-            self._vector, limit, self._alive, self._fetch, prefilter
+            self._vector, limit, self._alive, self._fetch, among
         )
         pending = self._pending
-        if len(pending) and prefilter is not None:
-            pending = np.intersect1d(pending, prefilter)
+        if len(pending) and among is not None:
+            pending = np.intersect1d(pending, among.rowids)
         if len(pending):
             metric = self._index.vector.metric
             query = prepared(self._vector, metric)

@@ -111,7 +111,7 @@ class Counter:
 def count(source: Source, ranges: Sequence[Range]) -> int:
     """The number of entries of an index, or of documents, in the ranges. Only keys are read, but
     where a bound is of fields that are cut."""
-    if any(max(len(low), len(high)) > _PREFIX_SIZE for low, high in ranges):
+    if are_cut(ranges):
         return sum(1 for _ in entries(source, ranges))
     total = 0
     for low, high in ranges:
@@ -124,12 +124,17 @@ def count(source: Source, ranges: Sequence[Range]) -> int:
 def places(view: View, ranges: Sequence[Range], limit: int) -> list[Place]:
     """At most `limit` places of an index, unordered; each ends in its rowid. Faster than entries():
     while no bound is cut, LMDB's keys alone decide which entries are in range."""
-    if any(max(len(low), len(high)) > _PREFIX_SIZE for low, high in ranges):
+    if are_cut(ranges):
         return [place for place, _ in islice(entries(view, ranges), limit)]
     keys: list[Place] = []
     for low, high in ranges:
         keys += view.keys(low, high, limit - len(keys))
     return keys
+
+
+def are_cut(ranges: Sequence[Range]) -> bool:
+    """Whether a bound is of fields that are cut, so that LMDB's keys alone do not decide."""
+    return any(max(len(low), len(high)) > _PREFIX_SIZE for low, high in ranges)
 
 
 def is_cut(key: Place) -> bool:

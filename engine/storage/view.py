@@ -386,6 +386,31 @@ class View:
             size = min(2 * size, _KEYS_BLOCK_MAX)
         return keys[:limit]
 
+    def stored_keys(self, low: bytes, high: bytes, limit: int) -> list[bytes]:
+        """At most `limit` keys of one keyspace in LMDB, without the memtables, ascending."""
+        keys: list[bytes] = []
+        size = _KEYS_BLOCK
+        while (wanted := min(size, limit - len(keys))) > 0:
+            block = self._stored_keys(low, high, wanted)
+            keys += block
+            if len(block) < wanted:
+                break
+            low = block[-1] + b"\0"
+            size = min(2 * size, _KEYS_BLOCK_MAX)
+        return keys
+
+    def memory_keys(self, low: bytes, high: bytes) -> tuple[list[bytes], list[bytes]]:
+        """The keys of one keyspace that the memtables or the transaction have, and those that they
+        delete: keys of both kinds may be in LMDB."""
+        present: set[bytes] = set()
+        deleted: set[bytes] = set()
+        if not self._is_plain:
+            for key in self._memory_keys(low, high, False) or ():
+                value = self._memory_value(key)
+                if value is not _ABSENT:
+                    (deleted if value is None else present).add(key)
+        return list(present), list(deleted)
+
     def _stored_keys(self, low: bytes, high: bytes, limit: int) -> list[bytes]:
         """At most `limit` keys in LMDB."""
         cursor = self._trees.cursor(self._txn, low)

@@ -6,7 +6,8 @@ rotation is random (random hyperplane hashing). Where that leaves many vectors, 
 compared with a query of four bits per dimension, which halves the error (RaBitQ).
 
     bounds()            of all vectors, above their scores with near certainty
-    closer_bounds_at()  of some vectors, nearer to their scores
+    bounds_of()         of some vectors, the same
+    closer_bounds_of()  of some vectors, nearer to their scores
 
 A vector whose bound is below a score that the best ones are known to reach need not be scored.
 
@@ -155,6 +156,11 @@ class Block:
     lengths: Scores
     """float32[rows]: of the vectors. Empty for the cosine: each is 1."""
 
+    def at(self, numbers: Places) -> "Block":
+        """A copy of the codes with these numbers in the block."""
+        lengths = self.lengths[numbers] if len(self.lengths) else self.lengths
+        return Block(self.words[:, numbers], self.scales[numbers], lengths)
+
 
 @final
 class CodesView:
@@ -185,7 +191,7 @@ class CodesView:
         places = np.arange(start, start + len(vectors))
         own = Codes(vectors.shape[1], self._metric)
         own.add(vectors)
-        made, stored = own.view()._taken(places - start), self._taken(places)
+        made, stored = own.view().at(places - start), self.at(places)
         differing = np.bitwise_count(made.words ^ stored.words).sum(axis=0, dtype=np.intp)
         is_wrong = differing > _ROUNDED_BITS
         is_wrong |= ~np.isclose(made.scales, stored.scales, rtol=_CLOSE)
@@ -214,17 +220,16 @@ class CodesView:
                 cosines[:] = self._scores(cosines, block.lengths, query)
         return found
 
-    def bounds_at(self, query: CodedQuery, places: Places) -> Scores:
-        """float32[n]: bounds() of the vectors at these places, which ascend."""
-        block = self._taken(places)
+    def bounds_of(self, query: CodedQuery, block: Block) -> Scores:
+        """float32[rows]: bounds() of the vectors whose codes at() has copied."""
         ones = np.bitwise_count(block.words ^ query.signs[:, None])
         cosines = _cosine_bounds(self._dim)[ones.sum(axis=0, dtype=np.intp)]
         return self._scores(cosines, block.lengths, query)
 
-    def closer_bounds_at(self, query: CodedQuery, places: Places, least: float) -> Scores:
-        """float32[n]: bounds nearer to the scores of the vectors at these places, which ascend; for
-        vectors that score `least` or more. That of another one may be too small."""
-        block, sizes = self._taken(places), query.sizes()
+    def closer_bounds_of(self, query: CodedQuery, block: Block, least: float) -> Scores:
+        """float32[rows]: bounds nearer to the scores of the vectors whose codes at() has copied;
+        for vectors that score `least` or more. That of another one may be too small."""
+        sizes = query.sizes()
         differing = block.words ^ query.signs[:, None]
         sums = np.bitwise_count(differing).sum(axis=0, dtype=np.float32)
         for plane, bits in enumerate(sizes.planes):
@@ -263,8 +268,8 @@ class CodesView:
                 block = Block(block.words[:, part], block.scales[part], block.lengths[part])
             yield first + low, block
 
-    def _taken(self, places: Places) -> Block:
-        """The codes of the vectors at some places."""
+    def at(self, places: Places) -> Block:
+        """A copy of the codes of the vectors at these places, which ascend."""
         count = len(places)
         words = np.empty((self._dim // _WORD, count), np.uint64)
         scales = np.empty(count, np.float32)

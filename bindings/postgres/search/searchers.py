@@ -17,6 +17,8 @@ from amberdb.engine.search.searcher import Searcher
 class PostgresSearchers:
     """The searchers of all indexes; a SearcherSource."""
 
+    kept_rows = None
+
     def of(self, index: RowIndex, schema: Schema) -> Searcher:
         """The searcher of an index."""
         if index.is_text:

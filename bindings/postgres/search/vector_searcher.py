@@ -101,7 +101,7 @@ class VectorSearcher:
                 return nearest, {**how, "documents checked": len(rowids)}
             checked *= WIDER
         if passes is not None:
-            among = candidates.all_rows(view.narrowed(candidates.filter, None), schema)
+            among = candidates.all_rows(view.narrowed(candidates.filter, None), schema).rowids
         nearest, how = rows.nearest(limit, among)
         return nearest, {**how, "documents checked": "all candidates of the filter"}
 

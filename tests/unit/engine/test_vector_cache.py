@@ -25,7 +25,7 @@ from amberdb.index.vector.vector import Vector
 from support.beside import beside
 from support.cache_files import Parts, forge
 from support.faulty_fs import FaultyFileSystem
-from support.vectors import Documents, pairs
+from support.vectors import Documents, filtered, pairs
 
 DIM = 24
 ID = b"0123456789abcdef"
@@ -84,7 +84,8 @@ class Harness:
         prefilter: NDArray[np.int64] | None = None,
     ) -> tuple[list[tuple[int, float]], dict[str, object]]:
         alive = self.documents.alive if alive is None else alive
-        found = self.searcher.search(query, limit, alive, self.documents.fetch, prefilter)
+        among = None if prefilter is None else filtered(prefilter)
+        found = self.searcher.search(query, limit, alive, self.documents.fetch, among)
         return pairs(*found), found[2]
 
     def recall(self, queries: NDArray[np.float32]) -> float:

@@ -10,12 +10,13 @@ import pytest
 from numpy.typing import NDArray
 
 from amberdb.engine.search import vector_index
+from amberdb.engine.search.stored_rows import StoredRows
 from amberdb.engine.search.vector_cache import VectorCache
 from amberdb.engine.search.vector_index import VectorIndex
 from amberdb.index.vector import matrix
 from amberdb.index.vector.coercion import METRICS, Metric
 from amberdb.index.vector.vector import Vector
-from support.vectors import DIM, Documents, pairs
+from support.vectors import DIM, Documents, filtered, pairs
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -64,7 +65,7 @@ def test_a_prefilter_restricts_the_rows() -> None:
     query = documents.vectors[3]
     for rowids in ([], [3], [3, 7, 9, 10**6], list(range(300, 400))):
         prefilter = np.array(rowids, np.int64)
-        found = searcher.search(query, 10, documents.alive, documents.fetch, prefilter)
+        found = searcher.search(query, 10, documents.alive, documents.fetch, filtered(prefilter))
         assert pairs(*found) == documents.naive(query, 10, "ip", prefilter=prefilter)
 
 
@@ -89,12 +90,12 @@ def test_a_search_of_few_rows_looks_at_no_others(
         documents.put(40)
         documents.delete(20 + turn, 502 + turn)
         few = np.array([3, 21, 22, 502, 503, 520, 10**6])
-        found = searcher.search(query, 5, documents.alive, documents.fetch, few)
+        found = searcher.search(query, 5, documents.alive, documents.fetch, filtered(few))
         assert pairs(*found) == documents.naive(query, 5, "cosine", prefilter=few)
     assert (looks, set(documents.fetched) <= {502, 503, 520}) == ([], True)
     documents.put(300)
     many = np.arange(400, len(documents.alive))
-    found = searcher.search(query, 5, documents.alive, documents.fetch, many)
+    found = searcher.search(query, 5, documents.alive, documents.fetch, filtered(many))
     assert pairs(*found) == documents.naive(query, 5, "cosine", prefilter=many)
     assert looks == [1]
 
@@ -106,7 +107,7 @@ def test_few_rows_of_many_vectors_are_searched_as_many() -> None:
     query = documents.drawn(1)[0]
     searcher.search(query, 10, documents.alive, documents.fetch)
     rows = np.arange(1, 801)
-    found = searcher.search(query, 10, documents.alive, documents.fetch, rows)
+    found = searcher.search(query, 10, documents.alive, documents.fetch, filtered(rows))
     assert pairs(*found) == documents.naive(query, 10, "cosine", prefilter=rows)
     assert found[2]["search"] == "codes"
 
@@ -166,7 +167,7 @@ def test_rows_of_several_vectors_are_found_by_the_best_of_them(
                 assert pairs(*found) == documents.naive(query, limit, metric, alive)
             for rowids in ([], [3], [3, 7, 9, 10**6], list(range(200, 400))):
                 prefilter = np.array(rowids, np.int64)
-                found = searcher.search(query, 10, alive, documents.fetch, prefilter)
+                found = searcher.search(query, 10, alive, documents.fetch, filtered(prefilter))
                 assert pairs(*found) == documents.naive(query, 10, metric, alive, prefilter)
         documents.delete(5 + turn, 17, 400 + turn)
         documents.put(20 * turn)
@@ -194,21 +195,48 @@ def test_codes_exclude_no_row_that_is_near(
     spec = Vector("v", dim=128, metric=metric, multi=several > 1, mean_of=mean_of)
     searcher = VectorIndex(VectorCache(spec))
     old = documents.alive
+    filters = (np.arange(100, 480, 2), np.arange(20, 400), np.arange(450, 700))
+    kept = [StoredRows(rowids) for rowids in filters]
     ways: Counter[str] = Counter()
-    for turn in range(3):
+    for turn in range(4):
         query = documents.drawn(1)[0]
         for alive in (documents.alive, old):
             for limit in (1, 10, 400):
                 found = searcher.search(query, limit, alive, documents.fetch)
                 assert pairs(*found) == documents.naive(query, limit, metric, alive)
                 ways[found[2]["search"]] += limit < 100
-            for prefilter in (np.arange(100, 480, 2), np.arange(20, 400)):
-                found = searcher.search(query, 10, alive, documents.fetch, prefilter)
-                assert pairs(*found) == documents.naive(query, 10, metric, alive, prefilter)
-                ways[found[2]["search"]] += 1
+            for rowids, stored in zip(filters, kept, strict=True):
+                changed = np.union1d(rowids[turn::3], np.arange(turn, len(alive), 40))
+                for prefilter, of in ((rowids, None), (rowids, stored), (changed, stored)):
+                    among = filtered(prefilter, of)
+                    found = searcher.search(query, 10, alive, documents.fetch, among)
+                    assert pairs(*found) == documents.naive(query, 10, metric, alive, prefilter)
+                    ways[found[2]["search"]] += 1
         documents.delete(5 + turn, *range(17 + 40 * turn, 40 + 40 * turn))
-        documents.put(30 * turn)
-    assert ways["codes"] > 3 * ways["exact"]
+        documents.put(60 * turn)
+    assert ways["codes"] > 2 * ways["exact"]
+
+
+def test_rows_that_came_after_those_gathered_are_gathered_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in (("EXACT_ROWS", 100), ("UNKNOWN_ROWS", 400), ("GATHERED", 1)):
+        monkeypatch.setattr(vector_index, name, value)
+    monkeypatch.setattr(matrix, "CODED_ROWS", 200)
+    documents = Documents(600, dim=128, centres=12)
+    searcher = VectorIndex(VectorCache(Vector("v", dim=128)))
+    stored = StoredRows(np.arange(100, 900))
+    query = documents.drawn(1)[0]
+    how: dict[str, Any] = {}
+    for _ in range(2):
+        among = filtered(stored.rowids, stored)
+        rowids, values, how = searcher.search(query, 10, documents.alive, documents.fetch, among)
+        wanted = documents.naive(query, 10, "cosine", prefilter=stored.rowids)
+        assert pairs(rowids, values) == wanted
+        documents.put(300)
+        searcher.search(query, 10, documents.alive, documents.fetch)
+    assert how["search"] == "codes"
+    assert how["scored"] < 300
 
 
 def test_codes_of_vectors_that_are_all_alike(monkeypatch: pytest.MonkeyPatch) -> None:

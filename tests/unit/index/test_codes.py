@@ -66,12 +66,14 @@ def test_no_near_vector_is_excluded(kind: str, metric: Metric) -> None:
         scores(vectors, query, metric, exact)
         code = CodedQuery(query)
         bounds = codes.view().bounds(code)
-        assert np.array_equal(codes.view().bounds_at(code, every_seventh), bounds[::7])
+        of_some = codes.view().bounds_of(code, codes.view().at(every_seventh))
+        assert np.array_equal(of_some, bounds[::7])
         missed += int(np.count_nonzero(bounds < exact))
         least = np.partition(exact, -NEAR)[-NEAR]
         near = np.flatnonzero(exact >= least)
         assert (bounds[near] >= least).all()
-        assert (codes.view().closer_bounds_at(code, near, float(least)) >= least).all()
+        of_near = codes.view().at(near)
+        assert (codes.view().closer_bounds_of(code, of_near, float(least)) >= least).all()
     assert missed <= MISSED_MAX * 10 * ROWS + 1
 
 
@@ -86,7 +88,7 @@ def test_bounds_exclude_most_of_clusters_and_closer_ones_more_of_random_vectors(
         least = float(np.partition(exact, -NEAR)[-NEAR])
         code = CodedQuery(vectors[0])
         near = np.flatnonzero(codes.view().bounds(code) >= least)
-        closer = codes.view().closer_bounds_at(code, near, least) >= least
+        closer = codes.view().closer_bounds_of(code, codes.view().at(near), least) >= least
         left[kind] = len(near), int(np.count_nonzero(closer))
     assert left["clusters"][0] < ROWS / 8
     assert left["isotropic"][1] < left["isotropic"][0] * 0.9
@@ -125,7 +127,8 @@ def test_the_zero_vector_and_the_longest_ones_have_bounds() -> None:
             scores(vectors, query, metric, exact)
             code = CodedQuery(query)
             assert (codes.view().bounds(code) >= exact).all()
-            assert (codes.view().closer_bounds_at(code, np.arange(5), 0.0) >= exact).all()
+            block = codes.view().at(np.arange(5))
+            assert (codes.view().closer_bounds_of(code, block, 0.0) >= exact).all()
 
 
 def test_a_large_matrix_has_codes_of_all_vectors_but_the_last() -> None:
