@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary, ref
 import numpy as np
 from numpy.typing import NDArray
 
-from amberdb.engine.search.stored_rows import FilteredRows, StoredRows
+from amberdb.engine.search.stored_rows import FilteredRows, StoredRows, are_in
 from amberdb.engine.search.vector_cache import Alive
 from amberdb.index.vector.codes import Block
 from amberdb.index.vector.distance import Places, Rowids
@@ -66,7 +66,7 @@ class GatheredVectors:
         wanted = alive.take(rowids, mode="clip") if len(alive) else np.zeros(len(rowids), np.bool_)
         wanted &= rowids < len(alive)
         if len(removed):
-            wanted &= ~np.isin(rowids, removed)
+            wanted &= ~are_in(rowids, removed)
         return wanted
 
 
@@ -85,7 +85,7 @@ class ChosenVectors:
         """bool[], by gathered vector."""
         others = gathered.others
         if len(among.removed):
-            others = np.setdiff1d(others, among.removed, assume_unique=True)
+            others = others[~are_in(others, among.removed)]
         if len(among.added):
             others = np.concatenate((others, among.added))
         others = others[others < len(alive)]

@@ -60,8 +60,9 @@ class FilteredRows:
         if added is None or removed is None:
             added = removed = np.empty(0, np.int64)
         else:
-            removed = np.intersect1d(np.setdiff1d(removed, added), stored.rowids)
-            added = np.setdiff1d(added, stored.rowids)
+            added, removed = np.sort(added), np.sort(removed)
+            removed = removed[are_in(removed, stored.rowids) & ~are_in(removed, added)]
+            added = added[~are_in(added, stored.rowids)]
         self.stored = stored
         self.added: Rowids = added
         self.removed: Rowids = removed
@@ -79,7 +80,7 @@ class FilteredRows:
 
             rowids = self.stored.rowids
             if len(self.removed):
-                rowids = np.setdiff1d(rowids, self.removed, assume_unique=True)
+                rowids = rowids[~are_in(rowids, self.removed)]
             if len(self.added):
                 rowids = np.sort(np.concatenate((rowids, self.added)))
             self._rowids = rowids
@@ -148,6 +149,17 @@ class KeptRows:
             while kept and (count > KEPT_ROWS or len(kept) > KEPT_RANGES):
                 _, rows = kept.pop(next(iter(kept)))
                 count -= 0 if rows is None else len(rows.rowids)
+
+
+def are_in(rowids: "Rowids", others: "Rowids") -> "NDArray[np.bool_]":
+    """Whether each of the rows is one of others, which ascend. np.isin() sorts, or hashes, all."""
+    import numpy as np
+
+    if not len(others):
+        return np.zeros(len(rowids), np.bool_)
+    places = others.searchsorted(rowids)
+    found: NDArray[np.bool_] = others.take(places, mode="clip") == rowids
+    return found
 
 
 def rowids_of_places(places: Sequence[Place], descends: bool) -> "Rowids":
