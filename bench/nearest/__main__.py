@@ -4,7 +4,7 @@ a scan by numpy, codes, the graph, and inverted lists over the codes (which the 
 Invariants:
 - Every way answers the same questions over the same vectors; the ways take turns at each question.
 - Recall is the share of the ten nearest of a scan that a way has found.
-- The decision when the graph is asked (engine/search/vector_cache.py, GRAPH_ROWS) comes from here.
+- The decision when the graph is asked (engine/search/vector/cache.py, GRAPH_ROWS) comes from here.
 """
 
 import argparse
@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amberdb import Vector
-from amberdb.engine.search.vector_cache import Built, VectorCache
-from amberdb.engine.search.vector_index import VectorIndex
+from amberdb.engine.search.vector.cache import Built, VectorCache
+from amberdb.engine.search.vector.index import VectorIndex
 from amberdb.index.vector.distance import prepared
 from amberdb.index.vector.hnsw import Graph
 from amberdb.index.vector.matrix import Matrix

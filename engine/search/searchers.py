@@ -89,7 +89,7 @@ class Searchers:
                 if index is None or index.is_text:
                     return
                 schema = view.catalog.by_keyspace()[index.documents]
-                from amberdb.engine.search.vector_searcher import VectorSearcher  # imports numpy
+                from amberdb.engine.search.vector.searcher import VectorSearcher  # imports numpy
 
                 searcher = self.shared(index, schema)
                 if isinstance(searcher, VectorSearcher):
@@ -192,6 +192,6 @@ def _searcher(index: RowIndex, parts: VectorParts | None) -> CachingSearcher:
         from amberdb.engine.search.text_searcher import TextSearcher  # imports numpy
 
         return TextSearcher(index)
-    from amberdb.engine.search.vector_searcher import VectorSearcher
+    from amberdb.engine.search.vector.searcher import VectorSearcher
 
     return VectorSearcher(index, parts)

@@ -21,7 +21,7 @@ from amberdb.engine.commit import checkpoint, recovery
 from amberdb.engine.schema.catalog import Catalog
 from amberdb.engine.schema.codec import decode_effects
 from amberdb.engine.schema.keyspace import APPLIED, Effects
-from amberdb.engine.search import vector_searcher
+from amberdb.engine.search.vector import searcher as vector_searcher
 from amberdb.engine.storage import cache_file, manifest
 from amberdb.engine.storage.memtable import Memtable
 from amberdb.engine.storage.store import Store

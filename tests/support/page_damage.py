@@ -25,7 +25,7 @@ from unittest.mock import patch
 
 import amberdb
 from amberdb import AmberError, Collection, Database, Ordered, Text, Unique, Vector
-from amberdb.engine.search import vector_file
+from amberdb.engine.search.vector import file as vector_file
 from support.databases import SMALL
 from support.reference import Doc
 from support.searches import DIM, WORDS, compare_searches, drawn_text, drawn_vector

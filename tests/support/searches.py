@@ -19,7 +19,10 @@ from numpy.typing import NDArray
 from amberdb import Database, Text, Vector
 from amberdb._types import Document
 from amberdb.engine.maintenance import auto_compaction
-from amberdb.engine.search import flush, searchers, vector_cache, vector_file, vector_index
+from amberdb.engine.search import flush, searchers
+from amberdb.engine.search.vector import cache as vector_cache
+from amberdb.engine.search.vector import file as vector_file
+from amberdb.engine.search.vector import index as vector_index
 from amberdb.index.text.text import TextExtractor
 from amberdb.index.vector import matrix
 from support.ranking import agree, bm25, nearest

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from amberdb._types import Lsn
 from amberdb.engine.search.stored_rows import FilteredRows, StoredRows
-from amberdb.engine.search.vector_cache import CommittedRows
+from amberdb.engine.search.vector.cache import CommittedRows
 from amberdb.index.vector.coercion import Metric
 from amberdb.index.vector.distance import best, prepared, scores
 

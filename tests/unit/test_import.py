@@ -31,7 +31,8 @@ with amberdb.open(sys.argv[1]) as db:
 ANALYZER = {"Stemmer", "jieba", "opencc", "importlib.metadata"}
 VECTORS = {
     "hnswlib",
-    *(f"amberdb.engine.search.vector_{name}" for name in ("cache", "file", "index", "searcher")),
+    *(f"amberdb.engine.search.vector.{name}" for name in ("cache", "file", "index", "searcher")),
+    "amberdb.engine.search.vector.gathered",
     *(f"amberdb.index.vector.{name}" for name in ("codes", "distance", "hnsw", "matrix")),
 }
 

@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.schema.search_index import RowIndex
-from amberdb.engine.search import vector_index
 from amberdb.engine.search.candidates import Candidates
 from amberdb.engine.search.row_reader import RowReader
 from amberdb.engine.search.searcher import Found
-from amberdb.engine.search.vector_index import SHORTLIST, WIDER
-from amberdb.engine.search.vector_searcher import CHECKED_MAX
+from amberdb.engine.search.vector import index as vector_index
+from amberdb.engine.search.vector.index import SHORTLIST, WIDER
+from amberdb.engine.search.vector.searcher import CHECKED_MAX
 from amberdb.engine.storage.view import View
 from amberdb.index.vector.distance import Rowids, Scores, Vectors, best, by_row, prepared, scores
 from amberdb.postgres.narrowing import condition_of

@@ -82,9 +82,9 @@ def test_readers_of_before_go_on(db: Database) -> None:
 def test_nothing_deleted_is_left_in_any_file(
     open_db: OpenDatabase, monkeypatch: pytest.MonkeyPatch, reopened: bool
 ) -> None:
-    monkeypatch.setattr("amberdb.engine.search.vector_file.UNSAVED_ROWS", 10)
+    monkeypatch.setattr("amberdb.engine.search.vector.file.UNSAVED_ROWS", 10)
     for name in ("GRAPH_ROWS", "FRESH_ROWS", "DEAD_ROWS"):
-        monkeypatch.setattr(f"amberdb.engine.search.vector_cache.{name}", 10)
+        monkeypatch.setattr(f"amberdb.engine.search.vector.cache.{name}", 10)
     db = filled(open_db())
     db.collection("memory").put({**document(1, "changed"), "v": vector(200)})
     db.collection("memory").search(vector=vector(1))

@@ -36,9 +36,9 @@ def erase(db: Database) -> Erasure:
 def test_nothing_erased_is_left_in_any_file(
     open_db: OpenDatabase, monkeypatch: pytest.MonkeyPatch, reopened: bool
 ) -> None:
-    monkeypatch.setattr("amberdb.engine.search.vector_file.UNSAVED_ROWS", 10)
+    monkeypatch.setattr("amberdb.engine.search.vector.file.UNSAVED_ROWS", 10)
     for name in ("GRAPH_ROWS", "FRESH_ROWS", "DEAD_ROWS"):
-        monkeypatch.setattr(f"amberdb.engine.search.vector_cache.{name}", 10)
+        monkeypatch.setattr(f"amberdb.engine.search.vector.cache.{name}", 10)
     db = filled(open_db())
     db.collection("memory").search(vector=vector(1))
     db.build_indexes()
@@ -60,7 +60,7 @@ def test_nothing_erased_is_left_in_any_file(
 def test_a_search_in_a_snapshot_from_before_brings_nothing_back(
     open_db: OpenDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("amberdb.engine.search.vector_file.UNSAVED_ROWS", 10)
+    monkeypatch.setattr("amberdb.engine.search.vector.file.UNSAVED_ROWS", 10)
     db = filled(open_db())
     with db.snapshot() as before:
         erase(db)

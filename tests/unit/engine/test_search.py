@@ -26,7 +26,10 @@ from amberdb import (
     Vector,
 )
 from amberdb._errors import CollectionError, ConflictError
-from amberdb.engine.search import flush, vector_cache, vector_file, vector_index
+from amberdb.engine.search import flush
+from amberdb.engine.search.vector import cache as vector_cache
+from amberdb.engine.search.vector import file as vector_file
+from amberdb.engine.search.vector import index as vector_index
 from amberdb.index.registry import IndexSpec
 from amberdb.index.vector.coercion import Metric
 from support.databases import SMALL, FakeClock, OpenDatabase

@@ -32,8 +32,9 @@ from amberdb import (
 from amberdb._types import Document
 from amberdb.engine.query.page import cursor_of, parts_of
 from amberdb.engine.search import cursor as cursors
-from amberdb.engine.search import vector_cache, vector_index
 from amberdb.engine.search.selection import Selection
+from amberdb.engine.search.vector import cache as vector_cache
+from amberdb.engine.search.vector import index as vector_index
 from amberdb.index.registry import IndexSpec
 from support.databases import FakeClock, OpenDatabase
 

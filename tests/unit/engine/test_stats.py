@@ -11,7 +11,8 @@ import amberdb
 from amberdb import Database, Lsn, Ordered, Stats, Text, Vector
 from amberdb._fs import OsFileSystem
 from amberdb._jsonl.text import dumps
-from amberdb.engine.search import vector_cache, vector_file
+from amberdb.engine.search.vector import cache as vector_cache
+from amberdb.engine.search.vector import file as vector_file
 from amberdb.index.vector.hnsw import library
 from support.databases import SMALL, OpenDatabase
 

@@ -11,7 +11,9 @@ from unittest.mock import patch
 import pytest
 
 from amberdb import Database, Ordered, ReadableCollection, Text, Vector
-from amberdb.engine.search import candidates, gathered_vectors, stored_rows, vector_index
+from amberdb.engine.search import candidates, stored_rows
+from amberdb.engine.search.vector import gathered as gathered_vectors
+from amberdb.engine.search.vector import index as vector_index
 from amberdb.engine.storage.view import View
 from amberdb.index.registry import IndexSpec
 from support.databases import FakeClock, OpenDatabase

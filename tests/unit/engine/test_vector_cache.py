@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from amberdb._fs import OsFileSystem
 from amberdb._types import Lsn
 from amberdb.engine.jobs import Jobs
-from amberdb.engine.search import vector_cache, vector_file, vector_index
-from amberdb.engine.search.vector_cache import Built, VectorCache
-from amberdb.engine.search.vector_file import VectorFile
-from amberdb.engine.search.vector_index import VectorIndex
+from amberdb.engine.search.vector import cache as vector_cache
+from amberdb.engine.search.vector import file as vector_file
+from amberdb.engine.search.vector import index as vector_index
+from amberdb.engine.search.vector.cache import Built, VectorCache
+from amberdb.engine.search.vector.file import VectorFile
+from amberdb.engine.search.vector.index import VectorIndex
 from amberdb.engine.storage.cache_file import HEADER_SIZE, CacheFolder
 from amberdb.index.vector import hnsw
 from amberdb.index.vector.codes import CodedQuery, CodesView

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from amberdb.engine.search import vector_index
 from amberdb.engine.search.stored_rows import StoredRows
-from amberdb.engine.search.vector_cache import VectorCache
-from amberdb.engine.search.vector_index import VectorIndex
+from amberdb.engine.search.vector import index as vector_index
+from amberdb.engine.search.vector.cache import VectorCache
+from amberdb.engine.search.vector.index import VectorIndex
 from amberdb.index.vector import matrix
 from amberdb.index.vector.coercion import METRICS, Metric
 from amberdb.index.vector.vector import Vector

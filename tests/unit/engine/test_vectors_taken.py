@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 
 import amberdb
 from amberdb import Collection, Database, Vector
-from amberdb.engine.search import searchers, vector_cache, vector_file
+from amberdb.engine.search import searchers
 from amberdb.engine.search.row_reader import RowReader
+from amberdb.engine.search.vector import cache as vector_cache
+from amberdb.engine.search.vector import file as vector_file
 
 DIM = 8
 V = Vector("v", dim=DIM)

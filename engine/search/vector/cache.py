@@ -2,7 +2,7 @@
 
     documents -> matrix: commits append their rows, many at once, and searches those that they miss
               -> graph: a background job builds it over the matrix
-              -> cache file: both, for the next open (vector_file.py)
+              -> cache file: both, for the next open (file.py)
 
 Invariants:
 - `built` is replaced by one assignment and never modified: a search reads it once.
@@ -30,7 +30,7 @@ from amberdb._call_lock import CallLock
 from amberdb._errors import AmberError
 from amberdb._types import Lsn
 from amberdb.engine.jobs import YIELD_S, Jobs, Stop
-from amberdb.engine.search.vector_file import VectorFile
+from amberdb.engine.search.vector.file import VectorFile
 from amberdb.index.vector.distance import Rowids, Vectors, prepared, row_starts
 from amberdb.index.vector.hnsw import Graph, library
 from amberdb.index.vector.matrix import Matrix, MatrixView

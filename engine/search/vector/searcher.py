@@ -23,9 +23,9 @@ from amberdb.engine.search.live_rows import LiveRows, pending_rows
 from amberdb.engine.search.row_reader import RowReader
 from amberdb.engine.search.searcher import Found
 from amberdb.engine.search.stored_rows import FilteredRows
-from amberdb.engine.search.vector_cache import CommittedRows, VectorCache
-from amberdb.engine.search.vector_file import VectorFile
-from amberdb.engine.search.vector_index import VectorIndex
+from amberdb.engine.search.vector.cache import CommittedRows, VectorCache
+from amberdb.engine.search.vector.file import VectorFile
+from amberdb.engine.search.vector.index import VectorIndex
 from amberdb.engine.storage.view import View
 from amberdb.index.vector.distance import best, prepared
 

@@ -9,7 +9,7 @@
 A row of an index with several vectors per document has the mean of the scores of its best
 `mean_of` vectors. The graph proposes vectors, and all vectors of their rows are scored.
 
-The vectors of record are those in the documents; engine/search/vector_cache.py holds copies of them
+The vectors of record are those in the documents; engine/search/vector/cache.py holds copies of them
 in memory, and the graph.
 
 Invariants:
@@ -29,9 +29,9 @@ from typing import Any, Final, TypeAlias, final
 import numpy as np
 from numpy.typing import NDArray
 
-from amberdb.engine.search.gathered_vectors import ChosenVectors, GatheredVectors, Gatherer
 from amberdb.engine.search.stored_rows import FilteredRows
-from amberdb.engine.search.vector_cache import Alive, Built, Fetch, VectorCache
+from amberdb.engine.search.vector.cache import Alive, Built, Fetch, VectorCache
+from amberdb.engine.search.vector.gathered import ChosenVectors, GatheredVectors, Gatherer
 from amberdb.index.vector.codes import CodedQuery
 from amberdb.index.vector.coercion import Metric
 from amberdb.index.vector.distance import (

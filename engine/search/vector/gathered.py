@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amberdb.engine.search.stored_rows import FilteredRows, StoredRows, are_in
-from amberdb.engine.search.vector_cache import Alive
+from amberdb.engine.search.vector.cache import Alive
 from amberdb.index.vector.codes import Block
 from amberdb.index.vector.distance import Places, Rowids
 from amberdb.index.vector.matrix import Matrix, MatrixView
