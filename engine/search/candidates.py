@@ -23,13 +23,13 @@ from amberdb.engine.query.scan import documents
 from amberdb.engine.schema.document_format import rowid_of
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.schema.search_index import RowIndex
-from amberdb.engine.search.row_reader import RowReader
-from amberdb.engine.search.stored_rows import (
+from amberdb.engine.search.filtered_rows import (
     FilteredRows,
     KeptRows,
-    StoredRows,
+    RowSet,
     rowids_of_places,
 )
+from amberdb.engine.search.row_reader import RowReader
 from amberdb.engine.storage.index_scan import are_cut, places
 from amberdb.engine.storage.view import View
 
@@ -122,4 +122,4 @@ def _few_rows(view: View, schema: Schema, plan: Plan, kept: KeptRows | None) -> 
 def _filtered(rowids: "list[int] | Rowids") -> FilteredRows:
     import numpy as np
 
-    return FilteredRows(StoredRows(np.sort(np.asarray(rowids, np.int64))))
+    return FilteredRows(RowSet(np.sort(np.asarray(rowids, np.int64))))

@@ -8,8 +8,8 @@ from amberdb.engine.jobs import Jobs
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.search.candidates import Candidates
+from amberdb.engine.search.filtered_rows import KeptRows
 from amberdb.engine.search.row_reader import RowReader
-from amberdb.engine.search.stored_rows import KeptRows
 from amberdb.engine.storage.cache_file import CacheFolder
 from amberdb.engine.storage.view import View
 

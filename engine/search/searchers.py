@@ -20,8 +20,8 @@ from amberdb._errors import AmberError
 from amberdb.engine.schema.keyspace import Effects
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.schema.search_index import RowIndex, rowid_of_key
+from amberdb.engine.search.filtered_rows import KeptRows
 from amberdb.engine.search.searcher import CachingSearcher, VectorParts
-from amberdb.engine.search.stored_rows import KeptRows
 from amberdb.engine.storage.view import View
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
 

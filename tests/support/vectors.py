@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amberdb._types import Lsn
-from amberdb.engine.search.stored_rows import FilteredRows, StoredRows
+from amberdb.engine.search.filtered_rows import FilteredRows, RowSet
 from amberdb.engine.search.vector.cache import CommittedRows
 from amberdb.index.vector.coercion import Metric
 from amberdb.index.vector.distance import best, prepared, scores
@@ -109,10 +109,10 @@ class Documents:
         return Lsn(len(self.alive))
 
 
-def filtered(rowids: NDArray[np.int64], of: StoredRows | None = None) -> FilteredRows:
+def filtered(rowids: NDArray[np.int64], of: RowSet | None = None) -> FilteredRows:
     """Rows as a filter finds them; with `of` as stored rows and what memory has changed of them."""
     if of is None:
-        return FilteredRows(StoredRows(rowids))
+        return FilteredRows(RowSet(rowids))
     added = np.setdiff1d(rowids, of.rowids)
     return FilteredRows(of, added, np.setdiff1d(of.rowids, rowids))
 

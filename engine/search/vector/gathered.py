@@ -1,10 +1,10 @@
 """Gathered vectors: those of the rows of a filter, by their places in a matrix.
 
-A search within stored rows that were searched before finds their places and codes side by side, as
+A search within a set of rows that was searched before finds their places and codes side by side, as
 if the matrix were partitioned by what the filter asks for.
 
 Invariants:
-- What is kept of stored rows depends on them and the matrix alone; which of them are alive, and
+- What is kept of a set depends on it and the matrix alone; which of its rows are alive, and
   what memory changes, each search finds for itself.
 - The codes are a copy: the memory of a matrix that was replaced is not held.
 """
@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary, ref
 import numpy as np
 from numpy.typing import NDArray
 
-from amberdb.engine.search.stored_rows import FilteredRows, StoredRows, are_in
+from amberdb.engine.search.filtered_rows import FilteredRows, RowSet, are_in
 from amberdb.engine.search.vector.cache import Alive
 from amberdb.index.vector.codes import Block
 from amberdb.index.vector.distance import Places, Rowids
@@ -27,16 +27,16 @@ AGAIN_ROWS = 256
 
 @final
 class GatheredVectors:
-    """The vectors of stored rows that one matrix has."""
+    """The vectors of a set of rows that one matrix has."""
 
     __slots__ = ("_block", "_matrix", "coded_count", "matrix_count", "others", "places", "rowids")
 
-    def __init__(self, matrix: Matrix, rows: MatrixView, stored: StoredRows) -> None:
-        first = rows.places(stored.rowids)
+    def __init__(self, matrix: Matrix, rows: MatrixView, base: RowSet) -> None:
+        first = rows.places(base.rowids)
         self._matrix = ref(matrix)
         self._block: Block | None = None
         self.matrix_count = rows.count
-        self.others: Rowids = stored.rowids[first < 0]
+        self.others: Rowids = base.rowids[first < 0]
         """The rows that are not in the matrix, ascending."""
         self.places: Places = np.sort(rows.expanded(first[first >= 0]))
         """Of the vectors, ascending."""
@@ -119,18 +119,18 @@ class ChosenVectors:
 
 @final
 class Gatherer:
-    """Gathers the vectors of stored rows, and keeps what was gathered as long as the rows are
+    """Gathers the vectors of sets of rows, and keeps what was gathered as long as the sets are
     kept."""
 
     def __init__(self) -> None:
-        self._kept: WeakKeyDictionary[StoredRows, GatheredVectors] = WeakKeyDictionary()
+        self._kept: WeakKeyDictionary[RowSet, GatheredVectors] = WeakKeyDictionary()
 
     def chosen(self, matrix: Matrix, among: FilteredRows, alive: Alive) -> ChosenVectors:
         rows = matrix.rows()
-        gathered = self._kept.get(among.stored)
+        gathered = self._kept.get(among.base)
         if gathered is not None and gathered.is_of(matrix):
             chosen = ChosenVectors(gathered, rows, among, alive)
             if not chosen.is_outdated():
                 return chosen
-        gathered = self._kept[among.stored] = GatheredVectors(matrix, rows, among.stored)
+        gathered = self._kept[among.base] = GatheredVectors(matrix, rows, among.base)
         return ChosenVectors(gathered, rows, among, alive)

@@ -29,7 +29,7 @@ from typing import Any, Final, TypeAlias, final
 import numpy as np
 from numpy.typing import NDArray
 
-from amberdb.engine.search.stored_rows import FilteredRows
+from amberdb.engine.search.filtered_rows import FilteredRows
 from amberdb.engine.search.vector.cache import Alive, Built, Fetch, VectorCache
 from amberdb.engine.search.vector.gathered import ChosenVectors, GatheredVectors, Gatherer
 from amberdb.index.vector.codes import CodedQuery

@@ -19,10 +19,10 @@ from amberdb.engine.schema.counters import CollectionCounters
 from amberdb.engine.schema.schema import Schema
 from amberdb.engine.schema.search_index import RowIndex
 from amberdb.engine.search.candidates import Candidates
+from amberdb.engine.search.filtered_rows import FilteredRows
 from amberdb.engine.search.live_rows import LiveRows, pending_rows
 from amberdb.engine.search.row_reader import RowReader
 from amberdb.engine.search.searcher import Found
-from amberdb.engine.search.stored_rows import FilteredRows
 from amberdb.engine.search.vector.cache import CommittedRows, VectorCache
 from amberdb.engine.search.vector.file import VectorFile
 from amberdb.engine.search.vector.index import VectorIndex

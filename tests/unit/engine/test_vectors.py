@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from amberdb.engine.search.stored_rows import StoredRows
+from amberdb.engine.search.filtered_rows import RowSet
 from amberdb.engine.search.vector import index as vector_index
 from amberdb.engine.search.vector.cache import VectorCache
 from amberdb.engine.search.vector.index import VectorIndex
@@ -196,7 +196,7 @@ def test_codes_exclude_no_row_that_is_near(
     searcher = VectorIndex(VectorCache(spec))
     old = documents.alive
     filters = (np.arange(100, 480, 2), np.arange(20, 400), np.arange(450, 700))
-    kept = [StoredRows(rowids) for rowids in filters]
+    kept = [RowSet(rowids) for rowids in filters]
     ways: Counter[str] = Counter()
     for turn in range(4):
         query = documents.drawn(1)[0]
@@ -225,7 +225,7 @@ def test_rows_that_came_after_those_gathered_are_gathered_too(
     monkeypatch.setattr(matrix, "CODED_ROWS", 200)
     documents = Documents(600, dim=128, centres=12)
     searcher = VectorIndex(VectorCache(Vector("v", dim=128)))
-    stored = StoredRows(np.arange(100, 900))
+    stored = RowSet(np.arange(100, 900))
     query = documents.drawn(1)[0]
     how: dict[str, Any] = {}
     for _ in range(2):
