@@ -11,7 +11,7 @@ Invariants:
   two batches of one nothing is held.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from copy import copy
 from functools import partial
 from heapq import merge
@@ -141,7 +141,7 @@ class PostgresView(View):
             self._read_vectors(table, [rowid])
         return self._vectors.pop(key, None)
 
-    def expect_vectors(self, places: Collection[StoredVector]) -> None:
+    def expect_vectors(self, places: Iterable[StoredVector]) -> None:
         """Reads them, in one statement for each index."""
         wanted: dict[VectorTable, list[int]] = {}
         for table, rowid in map(self._place, places):

@@ -60,7 +60,7 @@ def join_all(documents: Iterable[Document], fields: Iterable[str], vectors: Vect
     """join() for several documents, of which the source hears before. Raises CorruptionError."""
     documents = list(documents)
     names = list(fields)
-    vectors.expect_vectors([place for each in documents for place in _places_in(names, each)])
+    vectors.expect_vectors(place for each in documents for place in _places_in(names, each))
     for document in documents:
         join(document, names, vectors.vectors_at)
 

@@ -15,7 +15,7 @@ Invariants:
 - The checksum of a row is seeded with its key and slot: a row does not pass for another one.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from struct import Struct, unpack_from
 from struct import error as struct_error
 from typing import Final, Protocol, TypeAlias, final
@@ -106,7 +106,7 @@ class VectorsSource(Protocol):
 
     def vectors_at(self, place: StoredVector, /) -> bytes | None: ...
 
-    def expect_vectors(self, places: Collection[StoredVector]) -> None:
+    def expect_vectors(self, places: Iterable[StoredVector]) -> None:
         """Takes in that vectors_at() will be asked for these next."""
         ...
 

@@ -7,7 +7,7 @@ Invariants:
 - All calls on one source answer as of one Lsn, and expiry is judged by one `now_us`.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from amberdb.engine.schema.schema import AnyIndex
@@ -44,7 +44,7 @@ class Source(Protocol):
         CorruptionError."""
         ...
 
-    def expect_vectors(self, places: Collection[StoredVector]) -> None:
+    def expect_vectors(self, places: Iterable[StoredVector]) -> None:
         """Takes in that vectors_at() will be asked for these next."""
         ...
 

@@ -10,7 +10,7 @@ Invariants:
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from heapq import merge
@@ -338,7 +338,7 @@ class View:
             if (value := get(key)) is not None:
                 yield key, value
 
-    def expect_vectors(self, places: Collection[StoredVector]) -> None:
+    def expect_vectors(self, places: Iterable[StoredVector]) -> None:
         """Does nothing: each is as near as the next."""
 
     def get_stored(self, key: bytes, /) -> bytes | None:
