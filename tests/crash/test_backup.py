@@ -351,6 +351,7 @@ def killed(root: Path, at: int) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.sliced
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_process_killed_anywhere_leaves_what_can_be_gone_on_with(tmp_path: Path) -> None:
     source = tmp_path / "source"
@@ -359,7 +360,7 @@ def test_a_process_killed_anywhere_leaves_what_can_be_gone_on_with(tmp_path: Pat
     join_preparation()
     root, at = tmp_path / "root", 0
     while True:
-        at += 1
+        at += slices.size(1, 4)
         shutil.copytree(source, root)
         if not killed(root, at):
             break

@@ -221,7 +221,7 @@ LIES: Final[dict[str, tuple[Lie, str | None]]] = {
 
 
 @pytest.mark.skipif(library() is None, reason="needs the extra hnsw")
-@pytest.mark.parametrize("name", slices.parameters(2, LIES))
+@pytest.mark.parametrize("name", slices.parameters(3, LIES))
 def test_a_file_that_lies(copy: Path, name: str) -> None:
     lie, finds = LIES[name]
     forge(files_of(copy)[0], lie)
@@ -290,7 +290,7 @@ FILES: Final[dict[str, tuple[Callable[[bytes], bytes], str]]] = {
 }
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", slices.parameters(3, FILES))
 def test_a_file_that_is_not_as_it_was(copy: Path, name: str) -> None:
     change, finds = FILES[name]
     file = files_of(copy)[0]

@@ -80,7 +80,7 @@ def test_an_overflow_loses_nothing_at_any_step(root: Path, image: Path) -> None:
 
     moves: set[int] = set()
     said = 0
-    for place, acknowledged in images_after(recorded(root, work), image, b"0", 3):
+    for place, acknowledged in images_after(recorded(root, work), image, b"0", 5):
         db, context = opened(image)
         with db:
             recall = context.external.recall("s", limit=None)[::-1]
@@ -123,7 +123,7 @@ def test_a_deletion_is_of_all_or_nothing_at_any_step(root: Path, image: Path, ba
 
     seen = {"whole": 0, "marked": 0, "gone": 0}
     images = images_after(recorded(root, work), image, b"made")
-    for place, acknowledged in islice(images, 0, None, slices.size(1, 3)):
+    for place, acknowledged in islice(images, 0, None, slices.size(1, 5)):
         db, context = opened(image)
         with db:
             there = [session for session in made if is_there(context, session)]

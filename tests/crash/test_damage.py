@@ -21,7 +21,7 @@ from support.trace import Image
 from support.workload import NAME, OPTIONS
 
 DOCUMENTS = 12
-EACH = slices.size(12, 2)
+EACH = slices.size(12, 1)
 """Damages of each kind inside data.mdb: a slice of tests/crash/damage_pages.py."""
 Documents = dict[str, Doc]
 
@@ -126,7 +126,7 @@ def test_every_flipped_byte_after_a_clean_close(place: Path, bits: int) -> None:
     counts: Counter[str] = Counter()
     for path in own_files(image):
         used = len(image.files[path].rstrip(b"\0")) + 16
-        for offset in slices.every(7, range(min(used, len(image.files[path])))):
+        for offset in slices.every(13, range(min(used, len(image.files[path])))):
             where = f"{path} at {offset}"
             counts[judge(place, flipped(image, path, offset, bits), docs, where)] += 1
     assert counts["detected"] > slices.size(100, 14), counts
@@ -141,7 +141,7 @@ def test_every_flipped_byte_after_a_crash(place: Path) -> None:
     counts: Counter[str] = Counter()
     for path in own_files(image):
         used = len(image.files[path].rstrip(b"\0")) + 16
-        for offset in slices.every(7, range(min(used, len(image.files[path])))):
+        for offset in slices.every(13, range(min(used, len(image.files[path])))):
             found = recovered(place, flipped(image, path, offset, 0x10))
             if isinstance(found, AmberError):
                 assert isinstance(found, (StorageError, amberdb.OpenError)), found

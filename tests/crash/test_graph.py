@@ -23,6 +23,7 @@ def opened(root: Path, **options: Any) -> tuple[Database, KnowledgeGraph]:
 
 
 @pytest.mark.slow
+@pytest.mark.sliced
 def test_an_entity_goes_with_its_relations_or_not_at_all(tmp_path: Path, image: Path) -> None:
     root = tmp_path / "root"
     root.mkdir()
@@ -46,7 +47,7 @@ def test_an_entity_goes_with_its_relations_or_not_at_all(tmp_path: Path, image: 
 
     homes: set[tuple[str, ...]] = set()
     seen = {True: 0, False: 0}
-    for place, acknowledged in images_after(recorded(root, work), image, b"made"):
+    for place, acknowledged in images_after(recorded(root, work), image, b"made", 3):
         db, graph = opened(image)
         with db:
             is_there = graph.entity("hub") is not None

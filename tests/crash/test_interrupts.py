@@ -19,7 +19,7 @@ from support.databases import SMALL, OpenDatabase, assert_sound
 from support.interrupts import interrupted_at
 
 pytestmark = pytest.mark.sliced
-STRIDE = slices.size(1, 6)
+STRIDE = slices.size(1, 11)
 """One line of so many is interrupted in the short run."""
 INDEXES: list[IndexSpec] = [Ordered("n"), Unique("k", sparse=True), Text("t")]
 

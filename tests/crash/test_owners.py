@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -137,12 +138,13 @@ def test_a_directory_left_by_a_dead_process_opens_at_once(tmp_path: Path) -> Non
         assert db.collection("a").get("x") == {"id": "x"}
 
 
-@pytest.mark.parametrize("sync", ["always", "interval", "os"])
-@pytest.mark.parametrize("background", [False, True])
-@pytest.mark.parametrize("inside", [False, True], ids=["idle", "in-transaction"])
-def test_exit_without_close_loses_nothing(
-    tmp_path: Path, sync: str, background: bool, inside: bool
-) -> None:
+@pytest.mark.parametrize(
+    "how",
+    slices.parameters(5, product(("always", "interval", "os"), (False, True), (False, True))),
+    ids=lambda how: "-".join(map(str, how)),
+)
+def test_exit_without_close_loses_nothing(tmp_path: Path, how: tuple[str, bool, bool]) -> None:
+    sync, background, inside = how
     path = str(tmp_path / "t.amber")
     with python(EXIT, path, str(background), sync, str(inside)) as child:
         child.communicate("")

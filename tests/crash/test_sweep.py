@@ -58,9 +58,10 @@ def test_every_pair_of_steps_with_text_indexes(first: str) -> None:
     figures = Figures()
     for second in seconds(TEXT_ALPHABET, first):
         steps = sequence("text", (first, second))
-        Sweep(figures, f"{first}+{second}", steps).run(recoveries=0.01)
-    assert figures.points > slices.size(300, 35)
-    assert figures.searches["text"] > slices.size(1000, 100)
+        sweep = Sweep(figures, f"{first}+{second}", steps)
+        sweep.run(recoveries=0.01, step=slices.size(1, 2))
+    assert figures.points > slices.size(300, 20)
+    assert figures.searches["text"] > slices.size(1000, 80)
 
 
 @pytest.mark.slow
@@ -71,8 +72,9 @@ def test_vectors_their_graphs_and_their_files() -> None:
     for names, since in workloads[: slices.size(2, 1)]:
         steps = sequence("vectors", names.split("+"))
         sweep = Sweep(figures, names, steps, variants=1)
-        sweep.run(recoveries=0.02, since=slices.size(0, since))
-    assert all(figures.images[mode] for mode in MODES), figures.line()
+        sweep.run(recoveries=0.02, since=slices.size(0, since), step=slices.size(1, 4))
+    assert all(figures.images[mode] or mode == "rename lost" for mode in MODES), figures.line()
+    assert figures.images["rename lost"] or not slices.IS_WHOLE, figures.line()
     assert figures.caches["used"] > slices.size(50, 10), figures.line()
     assert library() is None or figures.searches["graph"] > slices.size(200, 40), figures.line()
 
@@ -177,5 +179,5 @@ def test_openings_of_openings(seed: int) -> None:
     figures = Figures()
     names = ("burst", "big_put", "index", "big_put", "expire", "burst")
     steps = [prepare, follow, *(ALPHABET[name] for name in names)]
-    Sweep(figures, "openings", steps, seed=seed).run(recoveries=0.3, since=slices.size(0, 6))
-    assert figures.inner_traces > slices.size(30, 20)
+    Sweep(figures, "openings", steps, seed=seed).run(recoveries=0.3, since=slices.size(0, 7))
+    assert figures.inner_traces > slices.size(30, 10)

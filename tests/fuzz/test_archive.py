@@ -44,6 +44,7 @@ from amberdb.engine.schema.keyspace import (
     KEYS_END,
     prefix_of,
 )
+from support import slices
 from support.damage import with_last_bit_flipped
 from support.databases import SMALL, audited
 
@@ -88,6 +89,7 @@ def refused_by_restore(chain: list[Path], directory: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.sliced
 @pytest.mark.parametrize("number", [0, 1])
 def test_every_flipped_byte_is_refused(chain: list[Path], tmp_path: Path, number: int) -> None:
     whole = chain[number].read_bytes()
@@ -95,7 +97,7 @@ def test_every_flipped_byte_is_refused(chain: list[Path], tmp_path: Path, number
     for path, source in zip(copy, chain, strict=True):
         path.write_bytes(source.read_bytes())
     rng = random.Random(1)
-    for at in range(len(whole)):
+    for at in slices.every(4, range(len(whole))):
         data = bytearray(whole)
         data[at] ^= 1 << rng.randrange(8)
         copy[number].write_bytes(data)
@@ -103,6 +105,7 @@ def test_every_flipped_byte_is_refused(chain: list[Path], tmp_path: Path, number
 
 
 @pytest.mark.slow
+@pytest.mark.sliced
 @pytest.mark.parametrize("number", [0, 1])
 def test_every_cut_and_what_follows_the_end_is_refused(
     chain: list[Path], tmp_path: Path, number: int
@@ -111,7 +114,7 @@ def test_every_cut_and_what_follows_the_end_is_refused(
     copy = [tmp_path / path.name for path in chain]
     for path, source in zip(copy, chain, strict=True):
         path.write_bytes(source.read_bytes())
-    for size in range(len(whole)):
+    for size in slices.every(4, range(len(whole))):
         copy[number].write_bytes(whole[:size])
         refused(copy, tmp_path, BackupDamagedError)
     for more in (b"\0", b"x" * 100, whole):

@@ -631,5 +631,5 @@ def _outcome(call: Callable[[], Any]) -> Any:
 
 
 TestDatabase = DatabaseMachine.TestCase
-TestDatabase.settings = settings(max_examples=slices.examples(3, 0.5), stateful_step_count=40)
+TestDatabase.settings = settings(max_examples=slices.examples(3, 0.35), stateful_step_count=40)
 TestDatabase = pytest.mark.sliced(pytest.mark.slow(TestDatabase))

@@ -122,6 +122,11 @@ def install(wheel: Path, target: Path) -> Path:
     return target
 
 
+@pytest.fixture(scope="module")
+def installed(wheel: Path) -> Path:
+    return install(wheel, wheel.parent / "installed")
+
+
 def test_wheel_has_every_module_and_every_data_file_and_nothing_else(wheel: Path) -> None:
     names = {name: name.replace(".", "/") for name in packages()}
     installed = {
@@ -170,20 +175,18 @@ def test_description_of_the_index_has_no_relative_link(wheel: Path) -> None:
     assert [path for path in named if not (ROOT / path).exists()] == []
 
 
-def test_tests_of_the_sdist_pass(sdist: Path, wheel: Path, tmp_path: Path) -> None:
+def test_tests_of_the_sdist_pass(sdist: Path, installed: Path, tmp_path: Path) -> None:
     with tarfile.open(sdist) as archive:
         archive.extractall(tmp_path / "tree", filter="data")
     (tree,) = (tmp_path / "tree").iterdir()
-    target = install(wheel, tmp_path / "installed")
     command = (sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider")
     tests = ("tests/unit/test_types.py", "tests/unit/engine/test_documents.py")
-    assert " passed" in run(*command, *tests, cwd=tree, PYTHONPATH=str(target))
+    assert " passed" in run(*command, *tests, cwd=tree, PYTHONPATH=str(installed))
 
 
-def test_installed_wheel_works_elsewhere(wheel: Path, tmp_path: Path) -> None:
-    target = install(wheel, tmp_path / "installed")
-    command = (sys.executable, "-P", "-c", WORKS, str(target), "installed")
-    assert run(*command, cwd=tmp_path, PYTHONPATH=str(target)) == "works\n"
+def test_installed_wheel_works_elsewhere(installed: Path, tmp_path: Path) -> None:
+    command = (sys.executable, "-P", "-c", WORKS, str(installed), "installed")
+    assert run(*command, cwd=tmp_path, PYTHONPATH=str(installed)) == "works\n"
 
 
 def test_editable_install_of_a_checkout_without_links_works(

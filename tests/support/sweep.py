@@ -140,6 +140,8 @@ class Sweep:
         self._variants = variants
         self._recorder = recorder or SeamRecorder()
         self._due = random.Random(seed).random()
+        self._step = 1
+        self._passed = 0
         self._now = 0.0
         self._states: list[Documents] = []
         self._seen: dict[bytes, Outcome] = {}
@@ -147,9 +149,11 @@ class Sweep:
         memory = Path("/dev/shm")
         self._root = Path(tempfile.mkdtemp(dir=memory if memory.is_dir() else None)).resolve()
 
-    def run(self, *, recoveries: float = 0.0, since: int = 0) -> None:
+    def run(self, *, recoveries: float = 0.0, since: int = 0, step: int = 1) -> None:
         """`recoveries` is the share of crash points at which the opening is swept as well. The
-        first `since` steps are only gone through: crashes begin with the next one."""
+        first `since` steps are only gone through: crashes begin with the next one, after each
+        `step`-th operation."""
+        self._step = step
         if since:
             self._steps.insert(since, _begin_here)
         try:
@@ -180,6 +184,9 @@ class Sweep:
             if isinstance(op, Note):
                 promise.read(op)
             if isinstance(op, Note) or (isinstance(op, Write) and op.is_mapped):
+                continue
+            self._passed += 1
+            if self._passed % self._step:
                 continue
             self.figures.points += 1
             self.figures.inside += _is_inside(op, stores)

@@ -183,7 +183,7 @@ def cases() -> Iterator[tuple[str, Any, str]]:
 def test_no_value_of_an_argument_is_a_traceback(name: str, base: Path, here: Path) -> None:
     failures: list[str] = []
     of_command = [case for case in cases() if case[0] == name]
-    for number, (_, parameter, text) in enumerate(slices.every(11, of_command)):
+    for number, (_, parameter, text) in enumerate(slices.every(23, of_command)):
         folder = here / f"{number}"
         shutil.copytree(base, folder)
         command = arguments(name, parameter, _filled(text, folder))

@@ -22,6 +22,7 @@ from amberdb.cli.__main__ import app
 from amberdb.cli.init import Template, programs
 from amberdb.context import AgentContext
 from amberdb.memory import Memory
+from support import slices
 from support.databases import audited
 
 GUIDE = amberdb.guide()
@@ -76,11 +77,12 @@ def test_the_guide_is_short() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.sliced
 @pytest.mark.parametrize("number", range(len(SAMPLES)))
 def test_a_sample_of_the_guide_runs_twice(number: int, tmp_path: Path) -> None:
     script = tmp_path / "sample.py"
     script.write_text(SAMPLES[number], encoding="utf-8")
-    for _ in range(2):
+    for _ in range(slices.size(2, 1)):
         run(script, tmp_path)
     (made,) = tmp_path.glob("*.amber")
     with audited(made) as db:

@@ -168,12 +168,12 @@ def test_a_full_disk_is_an_answer(tmp_path: Path) -> None:
         assert [each["text"] for each in memories(client, "before")] == ["before"]
 
 
-def test_a_signal_closes_the_database(tmp_path: Path) -> None:
-    path = tmp_path / "t.amber"
-    with talking([*AMBERDB, path]) as client:
+def test_a_signal_closes_the_database_of_the_default_path(tmp_path: Path) -> None:
+    with talking(AMBERDB, env={"XDG_DATA_HOME": str(tmp_path), "HOME": str(tmp_path)}) as client:
         client.call("remember", text="x")
         client.process.send_signal(signal.SIGTERM)
         assert client.process.wait(60) == 0
+    (path,) = tmp_path.rglob("memory.amber")
     with amberdb.open(path) as db:
         assert db.recovery is None
 
@@ -185,12 +185,6 @@ def test_without_the_extra_the_command_says_what_to_install(tmp_path: Path) -> N
     )
     assert (ran.returncode, ran.stdout) == (2, "")
     assert 'pip install "amberdb[cli,mcp]"' in ran.stderr
-
-
-def test_the_default_path_is_made(tmp_path: Path) -> None:
-    with talking(AMBERDB, env={"XDG_DATA_HOME": str(tmp_path), "HOME": str(tmp_path)}) as client:
-        client.call("remember", text="x")
-    assert list(tmp_path.rglob("memory.amber"))
 
 
 # -- HTTP ----------------------------------------------------------------------------------------

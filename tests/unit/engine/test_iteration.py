@@ -18,12 +18,14 @@ from amberdb import (
     WritableCollection,
 )
 from amberdb.engine.commit.committer import Committer
-from amberdb.engine.database.iteration import BLOCK
+from amberdb.engine.database import iteration
 from amberdb.engine.storage.view import View
 from support.databases import SMALL, FakeClock, OpenDatabase
 from unit.engine.helpers import ids
 
-MANY = 2 * BLOCK + 100
+BLOCK = 64
+"""Documents of a block: 512 would show nothing else, and take eight times as long."""
+MANY = 2 * BLOCK + 12
 
 Loop: TypeAlias = Callable[[ReadableCollection], Iterator[str]]
 
@@ -34,6 +36,11 @@ def by_documents(notes: ReadableCollection) -> Iterator[str]:
 
 def by_ids(notes: ReadableCollection) -> Iterator[str]:
     return iter(notes)
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(iteration, "BLOCK", BLOCK)
 
 
 @pytest.fixture(params=["plain", "text"])

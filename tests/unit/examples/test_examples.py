@@ -43,13 +43,14 @@ def test_example_runs_and_runs_again(example: Path, tmp_path: Path) -> None:
         assert run(example, tmp_path)
 
 
+@pytest.mark.sliced
 @pytest.mark.parametrize(("piece", "output"), PIECES)
 def test_a_piece_of_a_readme_prints_what_is_below_it(
     piece: str, output: str, tmp_path: Path
 ) -> None:
     script = tmp_path / "piece.py"
     script.write_text(piece, encoding="utf-8")
-    for _ in range(2):
+    for _ in range(slices.size(2, 1)):
         assert run(script, tmp_path) == output
     (made,) = tmp_path.glob("*.amber")
     with audited(made) as db:
