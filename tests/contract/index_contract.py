@@ -246,7 +246,7 @@ class IndexContract:
         db.build_indexes()
         self.assert_same(db)
 
-    @pytest.mark.parametrize("seed", range(2))
+    @pytest.mark.parametrize("seed", slices.parameters(2, range(2)))
     def test_any_order_of_writes(
         self, open_db: OpenDatabase, db: Database, clock: FakeClock, seed: int
     ) -> None:

@@ -92,7 +92,9 @@ NEED_GRAPHS = {"label_a_cache_file_without_syncing_the_log"}
         pytest.param(  # the longer ones are in test_sweep.py, too
             *one, marks=pytest.mark.campaign if one[2] or one[3] == 2 else ()
         )
-        for one in sorted({(a.alphabet, a.steps, a.recoveries, a.since, a.seed) for a in SLICES.values()})
+        for one in sorted(
+            {(a.alphabet, a.steps, a.recoveries, a.since, a.seed) for a in SLICES.values()}
+        )
     ],
 )
 def test_without_a_bug_the_slices_pass(

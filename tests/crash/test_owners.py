@@ -75,7 +75,7 @@ except amberdb.AmberError as error:
     print(type(error).__name__, error.pid)
 """
 
-TIMES = slices.size(4, 2)
+TIMES = slices.size(4, 1)
 
 RACE = """
 import sys, amberdb

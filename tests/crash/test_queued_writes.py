@@ -17,6 +17,7 @@ from amberdb import (
     Ordered,
     TransactionError,
     Unique,
+    _call_lock,
     _failpoints,
 )
 from amberdb._call_lock import CallLock
@@ -26,6 +27,12 @@ from support.inside import engine_of
 from support.interrupts import interrupted_at
 
 LIMIT_S = 30
+
+
+@pytest.fixture(autouse=True)
+def short_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an interruption a thread that waits finds out by itself: in dozens of rounds here."""
+    monkeypatch.setattr(_call_lock, "_LOOK_S", 0.005)
 
 
 class Call:

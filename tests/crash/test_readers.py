@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -152,21 +153,18 @@ def test_a_reader_that_slept_through_everything_goes_on(open_db: OpenDatabase) -
             reader.ask("kept['at'].close()")
 
 
-@pytest.mark.parametrize("sync", ["always", "interval", "os"])
+PLACES = [
+    name for name in failpoints.NAMES if name.startswith("commit.") and name != "commit.visible"
+]
+
+
 @pytest.mark.parametrize(
-    "place",
-    slices.parameters(
-        3,
-        [
-            name
-            for name in failpoints.NAMES
-            if name.startswith("commit.") and name != "commit.visible"
-        ],
-    ),
+    "where", slices.parameters(7, product(("always", "interval", "os"), PLACES)), ids="-".join
 )
 def test_nothing_is_seen_before_it_can_be_acknowledged(
-    open_db: OpenDatabase, place: str, sync: str
+    open_db: OpenDatabase, where: tuple[str, str]
 ) -> None:
+    sync, place = where
     there, go = threading.Event(), threading.Event()
 
     def reach(name: str) -> None:

@@ -175,6 +175,7 @@ def test_description_of_the_index_has_no_relative_link(wheel: Path) -> None:
     assert [path for path in named if not (ROOT / path).exists()] == []
 
 
+@pytest.mark.campaign
 def test_tests_of_the_sdist_pass(sdist: Path, installed: Path, tmp_path: Path) -> None:
     with tarfile.open(sdist) as archive:
         archive.extractall(tmp_path / "tree", filter="data")
@@ -189,6 +190,7 @@ def test_installed_wheel_works_elsewhere(installed: Path, tmp_path: Path) -> Non
     assert run(*command, cwd=tmp_path, PYTHONPATH=str(installed)) == "works\n"
 
 
+@pytest.mark.campaign
 def test_editable_install_of_a_checkout_without_links_works(
     without_links: Path, tmp_path: Path
 ) -> None:
