@@ -45,7 +45,7 @@ quick: $(VENV)/.test ## unit tests but the slow ones, a few examples each: under
 	HYPOTHESIS_PROFILE=quick $(PYTEST) -m "not slow and not campaign" $(QUICK) $(ARGS)
 
 test: $(VENV)/.test ## every test, of long ones a slice (ARGS: options of pytest, JOBS: processes)
-	$(PYTEST) $(ARGS)
+	$(PYTEST) --ignore tests/servers --ignore tests/inspector $(ARGS)
 
 test-all: $(VENV)/.test ## what `test` leaves out: the long tests, whole
 	HYPOTHESIS_PROFILE=whole $(PYTEST) -m "(campaign or sliced) and not servers and not inspector" \

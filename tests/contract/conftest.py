@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from amberdb import Database
+from support import slices
 
 
 def nothing(_: Database) -> None: ...
@@ -14,8 +15,9 @@ def checkpoint(db: Database) -> None:
     db.checkpoint()
 
 
-@pytest.fixture(params=[nothing, checkpoint], ids=["memtable", "store"])
+@pytest.fixture(params=slices.parameters(2, [checkpoint, nothing]), ids=["store", "memtable"])
 def settle(request: pytest.FixtureRequest) -> Callable[[Database], None]:
-    """Called between the steps."""
+    """Called between the steps. In `make test` what lies in memory alone is met by the tests that
+    settle by themselves."""
     settle: Callable[[Database], None] = request.param
     return settle

@@ -90,7 +90,7 @@ def test_every_fault_of_a_file(
     kind = kind.removeprefix("short ")
     count = calls_of(tmp_path, kind)
     assert count >= (1 if library() is None else 3)  # a graph is written more than once
-    for fail_at in slices.every(5, range(1, count + 1)):
+    for fail_at in slices.every(8, range(1, count + 1)):
         fs = FaultyFileSystem(where=WHERE)
         db = opened(tmp_path / f"{fail_at}.amber", fs)
         fs.arm((kind,), fail_at, code, lasting=lasting, torn=torn)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from amberdb import AmberError
+from support import slices
 from support.bugs import INSIDE_LMDB, Bug
 from support.calls import every_call
 from support.databases import audited
@@ -156,13 +157,7 @@ def _documents(image: Image, root: Path) -> Documents:
 # -- the proof ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        name if at in (0, len(INSIDE_LMDB) - 1) else pytest.param(name, marks=pytest.mark.campaign)
-        for at, name in enumerate(INSIDE_LMDB)
-    ],
-)
+@pytest.mark.parametrize("name", slices.parameters(len(INSIDE_LMDB), INSIDE_LMDB))
 def test_a_bug_inside_of_lmdb_is_caught(name: str) -> None:
     """In a process of its own, since pages that were lost can end it inside LMDB."""
     found = _exit_of(_swept_below, INSIDE_LMDB[name])

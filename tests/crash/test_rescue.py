@@ -79,6 +79,7 @@ def test_power_loss_at_any_step_loses_neither(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.sliced
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "lasting"])
 def test_a_call_that_fails_anywhere_loses_neither(tmp_path: Path, lasting: bool) -> None:
     source = tmp_path / "source"
@@ -86,7 +87,7 @@ def test_a_call_that_fails_anywhere_loses_neither(tmp_path: Path, lasting: bool)
     wanted = damaged(source)
     root, at, is_done = tmp_path / "root", 0, False
     while not is_done:
-        at += 1
+        at += slices.size(1, 3)
         shutil.copytree(source, root)
         fs = FaultyFileSystem()
         fs.arm(KINDS, at, lasting=lasting)
@@ -108,7 +109,7 @@ def test_a_kill_at_any_call_loses_neither(tmp_path: Path) -> None:
     join_preparation()
     root, at = tmp_path / "root", 0
     while True:
-        at += slices.size(1, 2)
+        at += slices.size(1, 4)
         shutil.copytree(source, root)
         is_killed = _killed(root, at)
         judge(root, wanted)

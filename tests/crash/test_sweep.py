@@ -75,7 +75,7 @@ def test_vectors_their_graphs_and_their_files() -> None:
     for names, since in workloads[: slices.size(2, 1)]:
         steps = sequence("vectors", names.split("+"))
         sweep = Sweep(figures, names, steps, variants=1)
-        sweep.run(recoveries=0.02, since=slices.size(0, since), step=slices.size(1, 4))
+        sweep.run(recoveries=0.02, since=slices.size(0, since), step=slices.size(1, 6))
     assert all(figures.images[mode] or mode == "rename lost" for mode in MODES), figures.line()
     assert figures.images["rename lost"] or not slices.IS_WHOLE, figures.line()
     assert figures.caches["used"] > slices.size(50, 10), figures.line()

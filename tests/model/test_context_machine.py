@@ -248,5 +248,5 @@ class ContextMachine(RuleBasedStateMachine):
 
 
 TestContext = ContextMachine.TestCase
-TestContext.settings = settings(max_examples=slices.examples(1, 0.5), stateful_step_count=30)
+TestContext.settings = settings(max_examples=slices.examples(1, 0.35), stateful_step_count=30)
 TestContext = pytest.mark.sliced(pytest.mark.slow(TestContext))

@@ -229,5 +229,5 @@ class GraphMachine(RuleBasedStateMachine):
 
 
 TestGraph = GraphMachine.TestCase
-TestGraph.settings = settings(max_examples=slices.examples(1, 0.5), stateful_step_count=40)
+TestGraph.settings = settings(max_examples=slices.examples(1, 0.35), stateful_step_count=40)
 TestGraph = pytest.mark.sliced(pytest.mark.slow(TestGraph))

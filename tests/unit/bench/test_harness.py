@@ -15,6 +15,7 @@ from bench.harness.line import AMBER, Budget, Line, Measured
 from bench.harness.machine import file_system_of
 from bench.harness.sampler import Sampler, interleave
 from bench.workloads.events import batches, document_id, documents
+from support import slices
 
 
 def line(own: list[float], peer: list[float], budget: Budget | None = None) -> Line:
@@ -203,7 +204,7 @@ def test_the_file_system_is_the_one_of_the_longest_mount(tmp_path: Path) -> None
     assert file_system_of(tmp_path) != "proc"
 
 
-@pytest.mark.parametrize("row", ["vector_put", "unique_put"])
+@pytest.mark.parametrize("row", slices.parameters(2, ["unique_put", "vector_put"]))
 def test_index_put_rows_time_three_operations(row: str, tmp_path: Path) -> None:
     pytest.importorskip("msgpack", reason="the peers are in the extra `bench`")
     pytest.importorskip("rocksdict", reason="the peers are in the extra `bench`")
