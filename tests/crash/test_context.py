@@ -142,9 +142,10 @@ def test_a_deletion_is_of_all_or_nothing_at_any_step(root: Path, image: Path, ba
             assert all("deleted_at" not in each for each in db.collection(USERS).documents())
             assert [each for each in made if is_there(context, each)] == there, place
             assert_sound(db)
-    assert seen["whole"] > slices.size(3, 0), seen
     assert seen["gone"] > 3, seen
-    assert (seen["marked"] > slices.size(3, 0)) == (batch == 5), seen
+    if slices.IS_WHOLE:  # the others last for a few operations
+        assert seen["whole"] > 3, seen
+        assert (seen["marked"] > 3) == (batch == 5), seen
 
 
 def is_there(context: AgentContext, session: str) -> bool:
