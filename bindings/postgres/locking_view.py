@@ -17,7 +17,6 @@ from amberdb.postgres.connections import Connection, Connections, Rows
 from amberdb.postgres.table import KEY, ROWID, SIDES, Row, Table, name_lock
 from amberdb.postgres.view import PostgresView
 
-
 Packable: TypeAlias = tuple[int, int, int, int, int, bytes]
 """The arguments of pack() behind the key."""
 
@@ -126,7 +125,7 @@ class LockingView(PostgresView):
     def _value(self, key: bytes, /) -> bytes | None:
         if key in self._own:
             own = self._own[key]
-            if type(own) is tuple:  # most of what is written is not read again
+            if isinstance(own, tuple):  # most of what is written is not read again
                 own = self._own[key] = pack(key, *own)
             return own
         value = super()._value(key)

@@ -87,6 +87,15 @@ def test_calls_of_one_statement(db: Database, sent: list[str]) -> None:
     assert [each["n"] for each in notes.find({"n": {"$gt": 1000}}, order_by="n")] == [1002, 1004]
 
 
+def test_a_large_page_is_one_statement(db: Database, sent: list[str]) -> None:
+    notes = db.collection("note", indexes=[Ordered("n")])
+    notes.put_many({"id": f"{n:04}", "n": n} for n in range(1500))
+    for where, limit, order_by in (({"id": {"$gte": "0"}}, 1000, "-id"), ({}, 700, "n")):
+        sent.clear()
+        assert len(notes.find(where, order_by=order_by, limit=limit)) == limit
+        assert len(sent) == 1, sent
+
+
 def test_what_is_prepared_outlasts_a_transaction_that_has_read(db: Database, url: str) -> None:
     """The driver drops it at a rollback."""
     notes = db.collection("note")
