@@ -299,6 +299,8 @@ def insert_beside(
     known_marks: frozenset[bytes],
 ) -> None:
     """Stores what documents have beside their rows, and the marks that are not known."""
+    if not rows:
+        return
     marks = {mark for row in rows for mark in row.marks} - known_marks
     entries = [(entry, row.key, value) for row in rows for entry, value in row.entries]
     values = [(value, row.key) for row in rows for value in row.uniques]

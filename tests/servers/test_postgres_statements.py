@@ -29,14 +29,19 @@ from support.servers import PostgreSQL, postgres
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The statements that are sent, but for the ends of transactions."""
     statements: list[str] = []
-    execute = amberdb.postgres.connections.execute
 
-    def noted(connection: Any, statement: str, *values: Any, **options: Any) -> Any:
-        statements.append(statement)
-        return execute(connection, statement, *values, **options)
+    def noting(execute: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(connection: Any, statement: str, *values: Any, **options: Any) -> Any:
+            statements.append(statement)
+            return execute(connection, statement, *values, **options)
 
+        return noted
+
+    connections = amberdb.postgres.connections
+    execute, together = noting(connections.execute), noting(connections.execute_together)
+    monkeypatch.setattr(connections, "execute_together", together)
     for module in ("connections", "view", "batch"):
-        monkeypatch.setattr(f"amberdb.postgres.{module}.execute", noted)
+        monkeypatch.setattr(f"amberdb.postgres.{module}.execute", execute)
     return statements
 
 
