@@ -273,10 +273,9 @@ def test_a_batch_is_compared_whole_among_other_documents(
     def put_more(self: Collection, records: Any, **options: Any) -> list[str]:
         ids = put(self, records, **options)
         if self.name == "thing":
-            more = {**thing(1000), "number": None}
+            more: dict[str, Any] = {**thing(1000), "number": None}
             added = [{**more, "id": f"{ids[0]} {n:02}"} for n in range(30)]
-            self.put_many(added)
-            added_ids.update(each["id"] for each in added)
+            added_ids.update(self.put_many(added))
         return ids
 
     added_ids: set[str] = set()
