@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, TypeAlias, final
 
 from amberdb import (
+    Collection,
     CollectionDef,
     CollectionMissingError,
     Database,
@@ -68,12 +69,12 @@ class Copying:
     def _copy(self, definition: CollectionDef) -> None:
         name, count = definition.name, 0
         declare(self._target, definition, with_late=False)
-        verified = self._place.after(name)
+        copy, verified = self._target[name], self._place.after(name)
         for batch in batches(self._source[name], self._batch, verified):
             if self._source.definition(name).number != definition.number:
                 return  # they may be of another collection, which has the name by now
-            self._target[name].put_records([record for record, _ in batch])
-            self._check(definition, batch)
+            copy.put_records([record for record, _ in batch])
+            self._check(copy, definition, batch)
             verified = batch[-1][0].id
             self._place.copied(name, verified, done=False)
             self.documents += len(batch)
@@ -82,20 +83,34 @@ class Copying:
                 self._progress(name, count)
         self._place.copied(name, verified, done=True)
 
-    def _check(self, definition: CollectionDef, batch: Batch) -> None:
+    def _check(self, copy: Collection, definition: CollectionDef, batch: Batch) -> None:
         """Compares a batch with what the target has of it."""
-        name = definition.name
-        ids = [record.id for record, _ in batch]
-        found = self._target[name].find({"id": {"$in": ids}}, limit=len(ids), records=True)
-        stored = {each.id: canonical(each) for each in found}
+        ids = batch[0][0].id, batch[-1][0].id
+        stored = _stored(copy, *ids, len(batch))
         for record, data in batch:
             if stored.get(record.id) != data and not _has_expired(definition, record):
                 raise MoveDamagedError(
-                    f"document {record.id!r} of {name!r} is another one in {self._target.path} "
-                    "than was stored there: check that nobody else writes there, and its disk",
-                    collection=name,
+                    f"document {record.id!r} of {copy.name!r} is another one in "
+                    f"{self._target.path} than was stored there: check that nobody else writes "
+                    "there, and its disk",
+                    collection=copy.name,
                     key=record.id,
                 )
+
+
+def _stored(copy: Collection, first: str, last: str, count: int) -> dict[str, bytes]:
+    """The canonical() bytes of the documents in a range of ids, by id. In a range they are one
+    statement for a server, `count` of them; there may be others between them, which were followed
+    before."""
+    where: Where = {"id": {"$gte": first, "$lte": last}}
+    stored: dict[str, bytes] = {}
+    cursor: str | None = None
+    while True:
+        page = copy.find(where, order_by="id", limit=count + 1, after=cursor, records=True)
+        stored.update((each.id, canonical(each)) for each in page)
+        cursor = page.cursor
+        if cursor is None:
+            return stored
 
 
 def moved(source: Database) -> list[str]:

@@ -52,7 +52,8 @@ class Place:
 
     def copied(self, name: str, after: str | None, *, done: bool) -> None:
         """Keeps how far a collection was copied."""
-        self._collection.put({"id": f"copied {name}", "after": after, "done": done})
+        document = {"id": f"copied {name}", "after": after, "done": done}
+        self._collection.put(document, sync="os")  # lost with a machine, a batch is done again
 
     def renamed(self, old: str, new: str | None) -> None:
         """Takes in that a collection has another name, or with None that it was dropped."""

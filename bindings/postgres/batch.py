@@ -11,7 +11,7 @@ Invariants:
 
 import re
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any, Final, NamedTuple, final
+from typing import Any, Final, TypeAlias, final
 
 import psycopg
 from psycopg import errors
@@ -20,14 +20,14 @@ from amberdb._errors import CollectionVersionError, DuplicateKeyError, Transacti
 from amberdb._types import Document
 from amberdb.engine.commit.change_feed import Op
 from amberdb.engine.commit.write_batch import ReadDocument, WriteBatch
-from amberdb.engine.schema.document_format import NEVER, StoredDocument, pack
+from amberdb.engine.schema.document_format import NEVER, StoredDocument
 from amberdb.engine.schema.keyspace import Effects
 from amberdb.engine.schema.schema import Prepared, Schema
 from amberdb.index.ordered.keys import KEYSPACE_BYTES, encode_rowid, encode_rowid_desc
 from amberdb.postgres.catalogue import Catalogues
 from amberdb.postgres.connections import Connection, copy_each, execute, execute_each
 from amberdb.postgres.feed.outbox import Written
-from amberdb.postgres.locking_view import LockingView, StoredRow
+from amberdb.postgres.locking_view import LockingView
 from amberdb.postgres.table import COPIED, Row, Table
 
 _DUPLICATE: Final = re.compile(r"\\x([0-9a-f]+)")
@@ -35,13 +35,8 @@ ROW_BYTES: Final = 100
 """What a document counts towards transaction_bytes_max besides its own bytes."""
 
 
-class _Change(NamedTuple):
-    """The outcome for one document."""
-
-    table: Table
-    key: bytes
-    row: Row | None
-    """None: it is deleted."""
+_Rows: TypeAlias = dict[bytes, Row | None]
+"""What becomes of documents of one collection, by key; None: it is deleted."""
 
 
 @final
@@ -75,7 +70,7 @@ class PostgresBatch(WriteBatch):
         self.connection = connection
         self._locking = view
         self._bytes_max = self._left = bytes_max
-        self._changes: dict[bytes, _Change] = {}
+        self._changes: dict[bytes, tuple[Table, Row | None]] = {}
         self._values: dict[bytes, Table] = {}
         """Of Unique indexes, that the transaction has stored."""
         self._written: dict[bytes, Written] = {}
@@ -103,7 +98,7 @@ class PostgresBatch(WriteBatch):
         table = self.table(schema)
         keys = [key for key, _, _ in found]  # first: it is a scan, which may meet one again
         for key in keys:
-            self._change(_Change(table, key, None))
+            self._change(table, key, None)
             self._locking.write(key, None)
         return len(keys)
 
@@ -136,19 +131,25 @@ class PostgresBatch(WriteBatch):
     def save_counters(self) -> None:
         """Sends what is left, before a read."""
         try:
-            self.flush()
+            changes = self.flush()
         except psycopg.Error as error:
             self._locking.raise_typed(error)
             raise
+        for rows in changes.values():
+            self._locking.note_stored(rows)
         self._locking.reread()
 
-    def flush(self) -> None:
-        """Sends what is left."""
-        changes, self._changes = list(self._changes.values()), {}
+    def flush(self) -> dict[Table, _Rows]:
+        """Sends what is left, and returns it."""
+        changes, self._changes = self._changes, {}
         if self._locking.catalogue.outbox is not None:
-            self._written.update((change.key, _written(change)) for change in changes)
-        for table in {change.table: None for change in changes}:
-            self._send(table, [change for change in changes if change.table is table])
+            self._written.update((key, _written(*change)) for key, change in changes.items())
+        by_table: dict[Table, _Rows] = {}
+        for key, (table, row) in changes.items():
+            by_table.setdefault(table, {})[key] = row
+        for table, rows in by_table.items():
+            self._send(table, rows)
+        return by_table
 
     # -- inside ------------------------------------------------------------------------------
 
@@ -172,7 +173,7 @@ class PostgresBatch(WriteBatch):
         self._store(schema, new, old.created_us, updated_us, rowid)
 
     def _remove(self, schema: Schema, key: bytes, old: StoredDocument) -> None:
-        self._change(_Change(self.table(schema), key, None))
+        self._change(self.table(schema), key, None)
         self._locking.write(key, None)
 
     def _store(
@@ -181,10 +182,11 @@ class PostgresBatch(WriteBatch):
         table = self.table(schema)
         self._check_version(schema)
         row = table.row(new, self.lsn, created_us, updated_us, rowid, self.now_us)
-        self._change(_Change(table, new.key, row))
-        self.next_expiry_us = min(self.next_expiry_us, new.expires_us)
-        times = created_us, updated_us, new.expires_us
-        self._locking.write(new.key, pack(new.key, self.lsn, *times, rowid, new.body))
+        self._change(table, new.key, row)
+        if new.expires_us < self.next_expiry_us:
+            self.next_expiry_us = new.expires_us
+        written = self.lsn, created_us, updated_us, new.expires_us, rowid, new.body
+        self._locking.write(new.key, written)
 
     def _check_version(self, schema: Schema) -> None:
         """Raises CollectionVersionError where this program makes documents of an older version."""
@@ -197,39 +199,38 @@ class PostgresBatch(WriteBatch):
                 version=version,
             )
 
-    def _change(self, change: _Change) -> None:
-        left = self._left - ROW_BYTES - (change.row.size_bytes if change.row else 0)
+    def _change(self, table: Table, key: bytes, row: Row | None) -> None:
+        left = self._left - ROW_BYTES - (row.size_bytes if row else 0)
         if left < 0:
             raise TransactionTooLargeError(
                 "the transaction is larger than transaction_bytes_max: split it, or raise the "
                 "limit at connect"
             )
         self._left = left
-        self._changes[change.key] = change
+        self._changes[key] = table, row
 
-    def _send(self, table: Table, changes: list[_Change]) -> None:
+    def _send(self, table: Table, changes: _Rows) -> None:
         connection, stored = self.connection, self._locking.stored
-        there = [change.key for change in changes if change.key in stored]
-        rows = {change.key: change.row for change in changes if change.row is not None}
-        self._clear(table, there, rows)
-        gone = [key[KEYSPACE_BYTES:] for key in there if key not in rows]
-        if gone:
-            execute(connection, table.delete, [gone])
-        old = [rows[key] for key in there if key in rows]
-        if old:
-            execute_each(connection, table.update, [row.updated for row in old])
-        new = {key: row for key, row in rows.items() if key not in stored}
+        there = [key for key in changes if key in stored]
+        rows = {key: row for key, row in changes.items() if row is not None}
+        new = rows
+        if there:
+            self._clear(table, there, rows)
+            gone = [key[KEYSPACE_BYTES:] for key in there if key not in rows]
+            if gone:
+                execute(connection, table.delete, [gone])
+            old = [rows[key] for key in there if key in rows]
+            if old:
+                execute_each(connection, table.update, [row.updated for row in old])
+            new = {key: row for key, row in rows.items() if key not in stored}
         if len(new) == 1:
             execute(connection, table.insert, next(iter(new.values())).inserted)
         elif new:
             types = [*COPIED, *["bytea"] * len(table.columns)]
             copy_each(connection, table.copy, types, (row.copied for row in new.values()))
         self._send_entries(table, rows)
-        self._send_searched(table, changes)
-        for change in changes:
-            stored.pop(change.key, None)
-            if change.row is not None:
-                stored[change.key] = StoredRow(change.row.rowid, len(change.row.entries))
+        if table.searched:
+            self._send_searched(table, changes)
 
     def _clear(self, table: Table, there: list[bytes], rows: dict[bytes, Row]) -> None:
         """Deletes what stored documents have beside their rows. Entries that they have again stay,
@@ -253,27 +254,26 @@ class PostgresBatch(WriteBatch):
             sql = f"DELETE FROM {table.entries} WHERE key = ANY(%s) AND entry <> ALL(%s)"
             keys = [key[KEYSPACE_BYTES:] for key in beside]
             execute(self.connection, sql, [keys, kept])
-        if there and table.schema.unique_indexes:
+        if table.schema.unique_indexes:
             keys = [key[KEYSPACE_BYTES:] for key in there]
             execute(self.connection, f"DELETE FROM {table.values} WHERE key = ANY(%s)", [keys])
 
     def _send_entries(self, table: Table, rows: dict[bytes, Row]) -> None:
-        values = [value for row in rows.values() for value in row.uniques]
+        beside = [row for row in rows.values() if row.marks or row.entries or row.uniques]
+        values = [value for row in beside for value in row.uniques]
         if values:
             self._free_expired(table, values)
             self._values.update(dict.fromkeys(values, table))
         marks = self._locking.known_marks
-        insert_beside(self.connection, self._database, table, rows.values(), marks)
+        insert_beside(self.connection, self._database, table, beside, marks)
 
-    def _send_searched(self, table: Table, changes: list[_Change]) -> None:
+    def _send_searched(self, table: Table, changes: _Rows) -> None:
         """Changes the search indexes where a document has another rowid."""
         stored = self._locking.stored
-        before = {each.key: stored[each.key].rowid for each in changes if each.key in stored}
-        after = {each.key: each.row for each in changes if each.row is not None}
-        gone = [
-            rowid for key, rowid in before.items() if key not in after or after[key].rowid != rowid
-        ]
-        new = [row for key, row in after.items() if before.get(key) != row.rowid]
+        before = {key: stored[key].rowid for key in changes if key in stored}
+        after = {key: row.rowid for key, row in changes.items() if row is not None}
+        gone = [rowid for key, rowid in before.items() if after.get(key) != rowid]
+        new = [row for key, row in changes.items() if row and before.get(key) != row.rowid]
         for index in table.searched:
             index.replace(self.connection, gone, [(row.rowid, row.document) for row in new])
 
@@ -287,8 +287,8 @@ class PostgresBatch(WriteBatch):
             )
 
 
-def _written(change: _Change) -> Written:
-    return Written.of(change.table, None if change.row is None else change.row.document)
+def _written(table: Table, row: Row | None) -> Written:
+    return Written.of(table, None if row is None else row.document)
 
 
 def insert_beside(
@@ -299,6 +299,8 @@ def insert_beside(
     known_marks: frozenset[bytes],
 ) -> None:
     """Stores what documents have beside their rows, and the marks that are not known."""
+    if not rows:
+        return
     marks = {mark for row in rows for mark in row.marks} - known_marks
     entries = [(entry, row.key, value) for row in rows for entry, value in row.entries]
     values = [(value, row.key) for row in rows for value in row.uniques]

@@ -147,8 +147,8 @@ class Catalogues:
         return frozenset(row[0] for row in found)
 
     def began(self, row: Sequence[Any]) -> Began:
-        """From a row of such a statement."""
-        version, now_us, lsn, marks = row
+        """From a row of such a statement, of numbers or of their texts."""
+        version, now_us, lsn, marks = map(int, row)
         return Began(version, self.now_us(now_us), lsn, marks)
 
     def now_us(self, server_us: int) -> int:

@@ -17,7 +17,8 @@ from select import POLLIN, poll
 from typing import Any, Final, TypeAlias, TypeVar, final
 
 import psycopg
-from psycopg.pq import TransactionStatus
+from psycopg import errors, generators
+from psycopg.pq import ExecStatus, TransactionStatus
 from psycopg.types.string import ByteaBinaryLoader, BytesBinaryDumper
 
 from amberdb._errors import BusyError, ClosedError, ForkedError, FormatError, TransactionError
@@ -57,20 +58,11 @@ class Connections:
                 version=version,
             )
 
-    def begun(self, begin: str) -> tuple[Connection, tuple[Any, ...]]:
+    def begun(self, begin: str) -> tuple[Connection, list[bytes | None]]:
         """A connection on which these statements, the first of them BEGIN, were executed, and the
-        row of the last. Raises ClosedError, ForkedError, BusyError, ServerUnreachableError,
-        Overtaken."""
-
-        def begun(connection: Connection) -> tuple[Any, ...]:
-            cursor = execute(connection, begin)
-            while cursor.nextset():
-                pass
-            row = cursor.fetchone()
-            assert row is not None
-            return row
-
-        return self._first(begun)
+        row of the last, each value as text. Raises ClosedError, ForkedError, BusyError,
+        ServerUnreachableError, Overtaken."""
+        return self._first(lambda connection: execute_together(connection, begin))
 
     def read(self, statement: str, values: list[Any]) -> Rows:
         """The rows of a statement that reads, in a transaction of its own. Raises what begun()
@@ -231,6 +223,18 @@ def execute(
     """Executes a statement that this package has made: of its own words and of names that it has
     checked, every value being a parameter."""
     return connection.execute(statement.encode(), values, binary=binary)
+
+
+def execute_together(connection: Connection, statements: str) -> list[bytes | None]:
+    """Executes statements without values, and returns the row of the last, each value as text: in
+    half the time of a cursor, as the driver does with its own BEGIN."""
+    connection.pgconn.send_query(statements.encode())
+    results = connection.wait(generators.execute(connection.pgconn))
+    for result in results:
+        if result.status not in (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK):
+            raise errors.error_from_result(result)
+    last = results[-1]
+    return [last.get_value(0, column) for column in range(last.nfields)]
 
 
 def execute_each(connection: Connection, statement: str, values: Sequence[Sequence[Any]]) -> None:

@@ -77,16 +77,16 @@ class Declarations:
     def _commit(self, change: Callable[["TablesWriter"], Catalog | None]) -> None:
         """One transaction that holds the fence; `change` returns the catalog after it."""
         catalogues, connections = self._catalogues, self._connections
-        connection, (version, server_us, lsn, _) = connections.begun(
+        connection, row = connections.begun(
             f"BEGIN; SET LOCAL lock_timeout = {self._wait_ms}; {catalogues.alone}"
         )
+        began = catalogues.began(row)
         writer: TablesWriter | None = None
         try:
-            before = catalogues.load(connection, version)
-            now_us = catalogues.now_us(server_us)
-            writer = TablesWriter(connection, before, lsn, now_us)
+            before = catalogues.load(connection, began.version)
+            writer = TablesWriter(connection, before, began.lsn, began.now_us)
             if change(writer) is not None:
-                writer.save(version + 1)
+                writer.save(began.version + 1)
                 connection.commit()
         except psycopg.Error as error:
             is_commit = writer is not None and writer.is_saved

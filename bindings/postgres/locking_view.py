@@ -6,14 +6,19 @@ Invariants:
 - It shows what its own transaction has written.
 """
 
-from typing import Any, NamedTuple, final
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypeAlias, final
 
+from amberdb.engine.schema.document_format import pack
 from amberdb.engine.storage.source import Get
 from amberdb.index.ordered.keys import KEYSPACE_BYTES
 from amberdb.postgres.catalogue import Began, Catalogues, Known
 from amberdb.postgres.connections import Connection, Connections, Rows
-from amberdb.postgres.table import KEY, ROWID, SIDES, Table, name_lock
+from amberdb.postgres.table import KEY, ROWID, SIDES, Row, Table, name_lock
 from amberdb.postgres.view import PostgresView
+
+Packable: TypeAlias = tuple[int, int, int, int, int, bytes]
+"""The arguments of pack() behind the key."""
 
 
 class StoredRow(NamedTuple):
@@ -47,7 +52,7 @@ class LockingView(PostgresView):
         """Whether the marks are those that there are."""
         self._rowids = [began.lsn]
         """Taken, and to be given, the smallest last."""
-        self._own: dict[bytes, bytes | None] = {}
+        self._own: dict[bytes, bytes | Packable | None] = {}
         """Documents as this transaction has locked or written them, by key. Nobody else changes
         them until it ends."""
         self.stored: dict[bytes, StoredRow] = {}
@@ -55,9 +60,16 @@ class LockingView(PostgresView):
         self.absent: set[bytes] = set()
         """Keys without a document, whose names are locked."""
 
-    def write(self, key: bytes, value: bytes | None) -> None:
+    def write(self, key: bytes, value: Packable | None) -> None:
         """Takes in what the transaction writes."""
         self._own[key] = value
+
+    def note_stored(self, rows: Mapping[bytes, Row | None]) -> None:
+        """Takes in what was sent of documents."""
+        for key, row in rows.items():
+            self.stored.pop(key, None)
+            if row is not None:
+                self.stored[key] = StoredRow(row.rowid, len(row.entries))
 
     def reread(self) -> None:
         """Forgets what scans have read, before the next read."""
@@ -92,7 +104,8 @@ class LockingView(PostgresView):
 
     def take_rowid(self) -> int:
         """The rowid of a document that is created; each is larger than those before."""
-        self.expect_rowids(1)
+        if not self._rowids:
+            self.expect_rowids(1)
         return self._rowids.pop()
 
     @property
@@ -111,7 +124,10 @@ class LockingView(PostgresView):
 
     def _value(self, key: bytes, /) -> bytes | None:
         if key in self._own:
-            return self._own[key]
+            own = self._own[key]
+            if isinstance(own, tuple):  # most of what is written is not read again
+                own = self._own[key] = pack(key, *own)
+            return own
         value = super()._value(key)
         if key[:KEYSPACE_BYTES] in self.catalogue.tables:
             self._own[key] = value

@@ -48,6 +48,7 @@ SIDE: Final = META + b"x"
 """+ keyspace: an index has, or once had, an entry in e<n>; beside the marks of ordered_index.py."""
 _FIXED: Final = "key, rowid, version, created_us, updated_us, expires_us, sides, document"
 _FIXED_COUNT: Final = 8
+_NO_MARKS: Final[Set[bytes]] = frozenset()
 COPIED: Final = ("bytea", "int8", "int8", "int8", "int8", "int8", "int4", "bytea")
 
 
@@ -63,11 +64,11 @@ class Row(NamedTuple):
     is at work with others."""
     places: list[bytes | None]
     """The columns of indexes."""
-    entries: list[tuple[bytes, bytes]]
+    entries: Sequence[tuple[bytes, bytes]]
     """Of e<n>."""
-    uniques: list[bytes]
+    uniques: Sequence[bytes]
     """Of u<n>."""
-    marks: set[bytes]
+    marks: Set[bytes]
     size_bytes: int
     """Of the whole document, as the engine encodes it."""
 
@@ -121,6 +122,7 @@ class Table:
         "points",
         "points_locked",
         "schema",
+        "searched",
         "texts",
         "update",
         "values",
@@ -146,6 +148,8 @@ class Table:
             if not index.is_text
         }
         """By the field of a Vector index."""
+        self.searched: list[SearchTable] = [*self.texts.values(), *self.vectors.values()]
+        """The tables of the search indexes."""
         prefixes = [index.prefix for index in schema.indexes]
         if schema.expires_at is not None:
             prefixes.append(schema.expiry_prefix)
@@ -228,11 +232,6 @@ class Table:
         return f"DROP TABLE {', '.join(self.names)}"
 
     @property
-    def searched(self) -> list[SearchTable]:
-        """The tables of the search indexes."""
-        return [*self.texts.values(), *self.vectors.values()]
-
-    @property
     def names(self) -> list[str]:
         """Of all its tables."""
         beside = [name for index in self.searched for name in index.names]
@@ -272,13 +271,13 @@ class Table:
             for key, value in effects.items()
             if value == id_bytes
         }
-        marks: set[bytes] = set()
-        entries: list[tuple[bytes, bytes]] = []
+        marks: Set[bytes] = _NO_MARKS
+        entries: Sequence[tuple[bytes, bytes]] = ()
         if len(places) < len(effects) or META in places:
             document = new.document
             lists = {index.prefix for index in plan.indexes if index.encoder.is_multi(document)}
             places, entries, marks = _sorted_out(effects, id_bytes, lists)
-        uniques: list[bytes] = []
+        uniques: Sequence[bytes] = ()
         if schema.unique_indexes and new.expires_us > now_us:
             uniques = self._uniques(new.document)
         fixed = [id_bytes, rowid, version, created_us, updated_us, new.expires_us, len(entries)]

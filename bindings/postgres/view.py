@@ -43,7 +43,8 @@ from amberdb.postgres.table import (
 )
 
 BATCH: Final = 128
-"""Documents of the first batch of a scan; later ones are larger, up to BATCH_MAX."""
+"""Documents of the first batch of a scan without a limit; later ones are larger, up to
+BATCH_MAX."""
 BATCH_MAX: Final = 1024
 _WIDER: Final = 4
 _READ_MAX: Final = 4 * BATCH_MAX
@@ -116,7 +117,7 @@ class PostgresView(View):
         view._read = {}
         view._narrowing = Narrowing(where)
         if isinstance(limit, int):  # anything else is refused by the query
-            view._batch = max(1, min(limit, BATCH))
+            view._batch = max(1, min(limit, BATCH_MAX))
         return view
 
     def is_built(self, index: AnyIndex) -> bool:

@@ -100,7 +100,9 @@ class Page(list[_T]):
 def record_of(stored: bytes, document: Document, kept: Document) -> Record:
     """The record of a stored value and its document, of which `kept` is returned."""
     version, created_us, updated_us, _, _ = header_of(stored)
-    return Record(document["id"], Lsn(version), time_of(created_us), time_of(updated_us), kept)
+    created_at = time_of(created_us)
+    updated_at = created_at if updated_us == created_us else time_of(updated_us)
+    return Record(document["id"], Lsn(version), created_at, updated_at, kept)
 
 
 def digest_of(identity: Sequence[Any]) -> int:

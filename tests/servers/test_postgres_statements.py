@@ -29,14 +29,19 @@ from support.servers import PostgreSQL, postgres
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The statements that are sent, but for the ends of transactions."""
     statements: list[str] = []
-    execute = amberdb.postgres.connections.execute
 
-    def noted(connection: Any, statement: str, *values: Any, **options: Any) -> Any:
-        statements.append(statement)
-        return execute(connection, statement, *values, **options)
+    def noting(execute: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(connection: Any, statement: str, *values: Any, **options: Any) -> Any:
+            statements.append(statement)
+            return execute(connection, statement, *values, **options)
 
+        return noted
+
+    connections = amberdb.postgres.connections
+    execute, together = noting(connections.execute), noting(connections.execute_together)
+    monkeypatch.setattr(connections, "execute_together", together)
     for module in ("connections", "view", "batch"):
-        monkeypatch.setattr(f"amberdb.postgres.{module}.execute", noted)
+        monkeypatch.setattr(f"amberdb.postgres.{module}.execute", execute)
     return statements
 
 
@@ -85,6 +90,15 @@ def test_calls_of_one_statement(db: Database, sent: list[str]) -> None:
     newest = [each["id"] for each in notes.find({"name": "1"}, order_by="-n", limit=3)]
     assert newest == ["097", "094", "091"]
     assert [each["n"] for each in notes.find({"n": {"$gt": 1000}}, order_by="n")] == [1002, 1004]
+
+
+def test_a_large_page_is_one_statement(db: Database, sent: list[str]) -> None:
+    notes = db.collection("note", indexes=[Ordered("n")])
+    notes.put_many({"id": f"{n:04}", "n": n} for n in range(1500))
+    for where, limit, order_by in (({"id": {"$gte": "0"}}, 1000, "-id"), ({}, 700, "n")):
+        sent.clear()
+        assert len(notes.find(where, order_by=order_by, limit=limit)) == limit
+        assert len(sent) == 1, sent
 
 
 def test_what_is_prepared_outlasts_a_transaction_that_has_read(db: Database, url: str) -> None:

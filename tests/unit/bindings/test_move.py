@@ -263,6 +263,31 @@ def test_a_batch_that_comes_back_otherwise_ends_the_move(
     assert is_equal(move(db, target, verify=True))
 
 
+def test_a_batch_is_compared_whole_among_other_documents(
+    db: Database, target: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More of them than a batch has: of documents, say, that were followed, and deleted since."""
+    fill_documents(db, 20)
+    put = Collection.put_records
+
+    def put_more(self: Collection, records: Any, **options: Any) -> list[str]:
+        ids = put(self, records, **options)
+        if self.name == "thing":
+            more: dict[str, Any] = {**thing(1000), "number": None}
+            added = [{**more, "id": f"{ids[0]} {n:02}"} for n in range(30)]
+            added_ids.update(self.put_many(added))
+        return ids
+
+    added_ids: set[str] = set()
+    with monkeypatch.context() as changed:
+        changed.setattr(Collection, "put_records", put_more)
+        report = move(db, target, batch=5, verify=True)
+    assert report.documents == 21
+    assert added_ids == {each.id for each in report.differences}
+    assert len(added_ids) == 30 * 4
+    assert {each.kind for each in report.differences} == {"added"}
+
+
 # -- bad input -------------------------------------------------------------------------------------
 
 

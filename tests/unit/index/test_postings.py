@@ -1,6 +1,7 @@
 """Sources of a text index: the content of in-memory postings and segments, and packing."""
 
 import itertools
+import tracemalloc
 from collections.abc import Mapping
 
 import numpy as np
@@ -120,6 +121,20 @@ def test_many_terms_are_packed_in_blocks(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("amberdb.index.text.postings._BLOCK_ENTRIES", 10)
     assert list(segment_pairs([in_memory_of(given_rows)])) == whole
     assert list(segment_pairs(spread(given_rows, [0, 1, 2, 3]))) == whole
+
+
+def test_a_merge_of_many_terms_holds_a_part_of_them() -> None:
+    segments: list[Source] = []
+    for start in range(0, 32_000, 4000):
+        rows = {n: occurrences_of({f"word{n}": 1, "common": 1}) for n in range(start, start + 4000)}
+        segments.append(source_of(dict(segment_pairs([in_memory_of(rows)]))))
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in segment_pairs(segments)) == 32_000 + 2
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 12 << 20
 
 
 def test_rows_added_after_rowids_were_taken_are_left_out_of_a_segment() -> None:
