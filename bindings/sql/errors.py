@@ -102,8 +102,10 @@ def driver_error(error: BaseException) -> Any:
     found: Any = error
     while isinstance(found, exc.DBAPIError) and found.orig is not None:
         found = found.orig
+    if _code(found) or found.__cause__ is None or isinstance(found, TimeoutError):
+        return found
     # The adapters of asynchronous drivers raise errors of their own from those of the driver.
-    return found if _code(found) or found.__cause__ is None else found.__cause__
+    return found.__cause__
 
 
 def _code(error: Any) -> str | int | None:
@@ -124,6 +126,8 @@ def cause_of(error: BaseException) -> Cause:
     known: Cause | None = None
     if isinstance(code, int):
         known = _NUMBERS.get(code)
+    elif code == "SQLITE_ERROR":  # of all that is wrong with a statement
+        known = Cause.SCHEMA if str(own).startswith(("no such table", "no such column")) else None
     elif isinstance(code, str) and code.startswith("SQLITE_"):
         known = _NAMES.get("_".join(code.split("_")[:2]))
     elif isinstance(code, str):
@@ -210,6 +214,8 @@ class Reporter:
         primary = getattr(getattr(own, "diag", own), "message_primary", None)
         primary = primary or getattr(own, "message", None)
         text = str(primary or (args[1] if is_numbered else own)) or type(own).__name__
+        if text == TimeoutError.__name__:
+            text = "no answer in time"
         text = " ".join(text.split())[:REASON_CHARACTERS_MAX]
         for secret in self._secrets:
             text = text.replace(secret, "***")
