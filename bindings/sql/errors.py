@@ -149,8 +149,9 @@ def _is_lost(error: BaseException, own: Any) -> bool:
         return True
     if isinstance(own, OSError | TimeoutError | EOFError):
         return True
-    # psycopg gives no code to a connection that was refused.
-    return type(own).__module__.startswith("psycopg") and type(own).__name__ == "OperationalError"
+    # psycopg gives no code to a connection that was refused, or that took too long.
+    kinds = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(own).__mro__}
+    return "psycopg.OperationalError" in kinds and _code(own) is None
 
 
 def _is_refused(own: Any) -> bool:

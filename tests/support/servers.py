@@ -29,6 +29,8 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 from support.server_process import (
     HOST,
     ServerProcess,
