@@ -168,9 +168,10 @@ class EventStore(ABC):
 
 def check_counts(**counts: int | None) -> None:
     """Raises QueryError for a limit, offset or batch that is none; None is no limit."""
-    for name, count in counts.items():
-        if count is not None and (not isinstance(count, int) or count < (name == "batch")):
-            least = int(name == "batch")
+    given: dict[str, object] = {**counts}
+    for name, count in given.items():
+        least = int(name == "batch")
+        if count is not None and (not isinstance(count, int) or count < least):
             raise QueryError(f"{name} must be an int of at least {least}, not {count!r}")
 
 

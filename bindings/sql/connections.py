@@ -98,7 +98,7 @@ def _engine_args(address: Address) -> dict[str, Any]:
     args: dict[str, Any] = {
         "hide_parameters": True,
         "connect_args": address.connect_args,
-        "pool_timeout": CONNECT_S + BUSY_S,
+        "pool_timeout": None,  # those that wait are served in turn, however many they are
     }
     if address.is_whole:
         args["execution_options"] = {_WHOLE: True}

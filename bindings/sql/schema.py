@@ -18,6 +18,7 @@ from typing import Final, TypeAlias
 from zlib import crc32
 
 import sqlalchemy as sa
+from sqlalchemy import exc
 
 from amberdb.sql.columns import is_mysql
 from amberdb.sql.connections import transaction
@@ -90,7 +91,7 @@ def _version(connection: sa.Connection, name: str) -> int:
     select = sa.select(_VERSIONS.c.version).where(_VERSIONS.c.name == name)
     try:
         version: object = connection.execute(select).scalar() or 0
-    except sa.exc.DBAPIError as error:
+    except exc.DBAPIError as error:
         if cause_of(error) is not Cause.SCHEMA:
             raise
         version = None

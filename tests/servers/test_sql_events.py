@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 import pytest
+import sqlalchemy as sa
 
 from amberdb.events import EventStore
 from amberdb.events.contract import EventStoreContract, event
@@ -20,7 +21,7 @@ from amberdb.sql import SqlAccessError, SqlError, SqlSchemaError, SqlSink, SqlUn
 from amberdb.sql.address import address_of
 from amberdb.sql.connections import Connections
 from amberdb.sql.event_table import event_table
-from amberdb.sql.schema import Step, prepare
+from amberdb.sql.schema import prepare
 from amberdb.sql.tables import steps_of
 from support import slices
 from support.event_loops import use_at_once, use_one_after_another
@@ -273,7 +274,11 @@ def test_a_table_is_brought_forward_while_another_program_writes(
     )
     url, table = at.url(driver, at.new_database()), event_table("shared")
     add = "ALTER TABLE shared ADD COLUMN colour VARCHAR(20) DEFAULT 'red' NOT NULL"
-    steps: list[Step] = [*steps_of(table), lambda c: c.exec_driver_sql(add)]
+
+    def second(connection: sa.Connection) -> None:
+        connection.exec_driver_sql(add)
+
+    steps = [*steps_of(table), second]
     spawn = multiprocessing.get_context("spawn")
     here, there = spawn.Pipe()
     other = url.replace("pymysql", "aiomysql")

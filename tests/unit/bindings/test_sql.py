@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -426,7 +427,7 @@ def test_a_table_without_its_key_is_not_used(connections: Connections) -> None:
         "DROP TABLE thing",
         "ALTER TABLE copy RENAME TO thing",
     ):
-        connections.run(lambda c, statement=statement: exec_(c, statement))
+        connections.run(partial(exec_, statement=statement))
     with pytest.raises(SqlSchemaError, match="has lost its key"):
         _prepare(connections)
 
@@ -434,7 +435,7 @@ def test_a_table_without_its_key_is_not_used(connections: Connections) -> None:
 def test_a_step_that_ended_before_the_indexes_goes_on(connections: Connections) -> None:
     _prepare(connections)
     for statement in ("DROP INDEX thing_id", "DROP TABLE amberdb_schema"):
-        connections.run(lambda c, statement=statement: exec_(c, statement))
+        connections.run(partial(exec_, statement=statement))
     _prepare(connections)
     indexes = connections.run(lambda c: sa.inspect(c).get_indexes("thing"))
     assert "thing_id" in [each["name"] for each in indexes]
@@ -453,6 +454,11 @@ def test_a_writer_in_the_way_is_waited_for_and_no_longer(
     with pytest.raises(SqlError, match="busy"):
         connections.run(work)
     assert len(calls) > 1
+    monkeypatch.setattr("amberdb.sql.connections.BUSY_S", 0)
+    calls.clear()
+    with pytest.raises(SqlError, match="busy"):
+        connections.run(work)
+    assert len(calls) == 1, "a SQLite file that is locked was waited for ten times 30 s"
 
 
 @pytest.mark.parametrize("name", ["", "A", "a b", "1a", "a;drop", "\u00e9", "a" * 49, None, "a\n"])
