@@ -232,6 +232,18 @@ def test_a_batch_of_many_events_lets_the_event_loop_go_on(tmp_path: Path) -> Non
     run(SQLiteEventStore(tmp_path / "a.db"), work)
 
 
+def test_more_calls_than_connections_wait_for_their_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("amberdb.sql.connections.CONNECT_S", 0)
+    monkeypatch.setattr("amberdb.sql.connections.BUSY_S", 0)
+
+    async def work(store: SQLiteEventStore) -> None:
+        assert all(await asyncio.gather(*(store.store(event(n)) for n in range(200))))
+
+    run(SQLiteEventStore(tmp_path / "a.db"), work)
+
+
 def test_a_search_after_events_were_replaced_and_cleared(tmp_path: Path) -> None:
     async def work(store: SQLiteEventStore) -> None:
         await store.store(event(1, data={"message": "umbrella"}))
