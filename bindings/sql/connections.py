@@ -9,7 +9,8 @@ Invariants:
   BEGIN and COMMIT itself, and leaves no transaction open in the pool. Where Address.is_whole asks
   for it, all work is in a transaction of SQLAlchemy's.
 - All work may run twice: it is run again on another connection when the first one was lost, and
-  when another writer was in the way. So it writes by ids.
+  when another writer was in the way. So it writes by ids. It waits for a server whose connections
+  are all taken.
 - Errors of drivers are raised as typed errors.
 - A call that has begun ends, also when the task that awaits it is cancelled: a connection that is
   cut off in the middle is lost, and a database in memory with it.
@@ -71,7 +72,7 @@ def transaction(connection: sa.Connection) -> Generator[None]:
 
 class _Retry:
     """How often one call was tried, and whether to try it again: for BUSY_S while other writers are
-    in the way."""
+    in the way, or have all connections of the server."""
 
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
@@ -86,7 +87,7 @@ class _Retry:
             self._lost += 1
             if self._lost < LOST_ATTEMPTS:
                 return 0.0
-        if cause is Cause.CONFLICT:
+        if cause in (Cause.CONFLICT, Cause.FULL):
             self._conflicts += 1
             if time.monotonic() < self._until:
                 return random.uniform(0, min(0.01 * 2**self._conflicts, PAUSE_MAX_S))

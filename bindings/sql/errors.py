@@ -47,6 +47,7 @@ class Cause(Enum):
     UNREACHABLE = "the server cannot be reached"
     ACCESS = "access was denied"
     CONFLICT = "another writer is in the way"
+    FULL = "the server has no connection free"
     VALUE = "a value was refused"
     SCHEMA = "a table or a column is missing"
     OTHER = "the call failed"
@@ -62,7 +63,8 @@ _CLASSES: Final = {  # of SQLSTATE, the first two characters
     "P0": Cause.VALUE,  # raised by a trigger
 }
 _STATES: Final = {
-    "53300": Cause.UNREACHABLE,  # too many connections
+    "53300": Cause.FULL,
+    "25006": Cause.ACCESS,  # a replica, or a role that may read alone
     "57014": Cause.OTHER,  # statement_timeout
     "3D000": Cause.ACCESS,
     "42501": Cause.ACCESS,
@@ -74,9 +76,10 @@ _STATES: Final = {
 }
 """PostgreSQL, Appendix A of its manual."""
 _NUMBERS: Final = {
-    **dict.fromkeys((1040, 1053, 1077, 1079, 1080, 1927), Cause.UNREACHABLE),
+    **dict.fromkeys((1040, 1203, 1226), Cause.FULL),
+    **dict.fromkeys((1053, 1077, 1079, 1080, 1927), Cause.UNREACHABLE),
     **dict.fromkeys((2002, 2003, 2006, 2013, 2014, 2055, 4031), Cause.UNREACHABLE),
-    **dict.fromkeys((1044, 1045, 1049, 1142, 1143, 1227, 1698), Cause.ACCESS),
+    **dict.fromkeys((1044, 1045, 1049, 1142, 1143, 1227, 1290, 1698, 1792, 1836), Cause.ACCESS),
     **dict.fromkeys((1205, 1213, 1020), Cause.CONFLICT),
     **dict.fromkeys((1048, 1062, 1153, 1264, 1292, 1366, 1406, 1644), Cause.VALUE),
     **dict.fromkeys((3140, 3819, 4025), Cause.VALUE),
@@ -133,7 +136,7 @@ def cause_of(error: BaseException) -> Cause:
     elif isinstance(code, str):
         known = _STATES.get(code) or _CLASSES.get(code[:2])
     if known is None and _is_lost(error, own):
-        known = Cause.ACCESS if _is_refused(own) else Cause.UNREACHABLE
+        known = _cause_of_loss(own)
     if (
         known is None
         and isinstance(error, exc.StatementError)
@@ -154,17 +157,16 @@ def _is_lost(error: BaseException, own: Any) -> bool:
     return "psycopg.OperationalError" in kinds and _code(own) is None
 
 
-def _is_refused(own: Any) -> bool:
-    """Whether a server that was reached has refused the connection for good. psycopg has the
-    server's message alone."""
+def _cause_of_loss(own: Any) -> Cause:
+    """Why there is no connection. psycopg has the server's message alone."""
     text = str(own)
-    return "FATAL" in text and not any(passing in text for passing in _PASSING)
+    if any(full in text for full in ("too many", "remaining connection")):
+        return Cause.FULL
+    is_refused = "FATAL" in text and not any(passing in text for passing in _PASSING)
+    return Cause.ACCESS if is_refused else Cause.UNREACHABLE
 
 
-_PASSING: Final = (
-    *("starting up", "shutting down", "recovery", "terminating"),
-    *("too many", "remaining connection"),
-)
+_PASSING: Final = ("starting up", "shutting down", "recovery", "terminating")
 
 
 @final
@@ -190,6 +192,10 @@ class Reporter:
             return SqlUnreachableError(
                 f"{where} cannot be reached: {text}: start the server or correct the URL, and try "
                 "again"
+            )
+        if cause is Cause.FULL:
+            return SqlUnreachableError(
+                f"{where} has no connection free: {text}: try again, or let it have more"
             )
         if cause is Cause.ACCESS:
             remedy = "user, password and database, or grant the right"

@@ -250,6 +250,36 @@ def test_tasks_that_are_cancelled_lose_no_connection(store: EventStore) -> None:
     run(store, work)
 
 
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_a_server_that_gives_two_connections(request: pytest.FixtureRequest, driver: str) -> None:
+    server: PostgreSQL | MariaDB = request.getfixturevalue(DRIVERS[driver])
+    name = server.new_database()
+    if isinstance(server, PostgreSQL):
+        server.execute(
+            "CREATE ROLE poor LOGIN PASSWORD 'poor' CONNECTION LIMIT 2;"
+            f"ALTER DATABASE {name} OWNER TO poor"
+        )
+    else:
+        server.execute(
+            "CREATE USER poor@'%' IDENTIFIED BY 'poor' WITH MAX_USER_CONNECTIONS 2;"
+            f"GRANT ALL PRIVILEGES ON {name}.* TO poor"
+        )
+    try:
+        kind = "mysql" if isinstance(server, MariaDB) else "postgresql"
+        url = server.url(f"{kind}+{driver}", name, user="poor", password="poor")
+
+        async def work(store: EventStore) -> None:
+            assert all(await asyncio.gather(*(store.store(event(n)) for n in range(40))))
+
+        run(sql_store(url), work)
+    finally:
+        if isinstance(server, PostgreSQL):
+            server.execute(f"ALTER DATABASE {name} OWNER TO amber")
+            server.execute("DROP OWNED BY poor CASCADE; DROP ROLE poor", name)
+        else:
+            server.execute("DROP USER poor")
+
+
 def _write(url: str, name: str, told: Any) -> None:
     """A process that stores events until it is told to stop; it tells how many."""
 

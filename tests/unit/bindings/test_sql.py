@@ -277,7 +277,9 @@ def _timeout() -> Exception:
     [
         (_state("08006"), Cause.UNREACHABLE, SqlUnreachableError),
         (_state("57P01"), Cause.UNREACHABLE, SqlUnreachableError),
-        (_state("53300"), Cause.UNREACHABLE, SqlUnreachableError),
+        (_state("53300"), Cause.FULL, SqlUnreachableError),
+        (_state("25006"), Cause.ACCESS, SqlAccessError),
+        (Exception(1040, "Too many"), Cause.FULL, SqlUnreachableError),
         (_state("28P01"), Cause.ACCESS, SqlAccessError),
         (_state("42501"), Cause.ACCESS, SqlAccessError),
         (_state("3D000"), Cause.ACCESS, SqlAccessError),
