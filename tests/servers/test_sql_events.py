@@ -468,6 +468,25 @@ def test_a_server_that_says_nothing(monkeypatch: pytest.MonkeyPatch, driver: str
     assert "wr0ng" not in str(raised.value)
 
 
+@pytest.mark.parametrize("driver", ["postgresql", "mysql"])
+def test_a_server_that_says_nothing_to_a_sink(monkeypatch: pytest.MonkeyPatch, driver: str) -> None:
+    monkeypatch.setattr("amberdb.sql.address.CONNECT_S", 2)
+    monkeypatch.setattr("amberdb.sql.address.ANSWER_S", 1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        sink = SqlSink(f"{driver}://u:wr0ng@127.0.0.1:{silent.getsockname()[1]}/d")
+        with pytest.raises(SqlUnreachableError, match="try again") as raised:
+            sink.load("c", 1, None)
+        sink.close()
+    assert "wr0ng" not in str(raised.value)
+
+
+def test_an_old_server_is_refused(store: EventStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    oldest = {"postgresql": (99,), "mariadb": (99,)}
+    monkeypatch.setattr("amberdb.sql.schema._OLDEST", oldest)
+    with pytest.raises(SqlSchemaError, match="99 is the oldest that this store can use"):
+        run(store, lambda opened: opened.retrieve())
+
+
 def test_a_newer_table_and_a_foreign_one(postgres18: PostgreSQL, mariadb_server: MariaDB) -> None:
     async def work(store: EventStore) -> int:
         return (await store.get_stats())["total_events"]
