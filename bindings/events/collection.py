@@ -19,7 +19,7 @@ from amberdb import Database, Document, Ordered, ReadableCollection, Sync, Text,
 from amberdb._shared.queries import between, having
 from amberdb._shared.systems import in_transaction
 from amberdb.events.event import AgentEvent, EventType
-from amberdb.events.store import BATCH, EventStore, FilterFields, Filters, Stats
+from amberdb.events.store import BATCH, EventStore, FilterFields, Filters, Stats, check_counts
 
 logger = logging.getLogger("amberdb.events")
 
@@ -77,6 +77,7 @@ class AmberEventStore(EventStore):
         oldest_first: bool = False,
         **fields: Unpack[FilterFields],
     ) -> list[AgentEvent]:
+        check_counts(limit=limit, offset=offset)
         where = _where(Filters.of(filters, **fields))
         order = "position" if oldest_first else "-position"
         end = None if limit is None else offset + limit
@@ -90,6 +91,7 @@ class AmberEventStore(EventStore):
         batch: int = BATCH,
         **fields: Unpack[FilterFields],
     ) -> AsyncIterator[list[AgentEvent]]:
+        check_counts(batch=batch)
         where = _where(Filters.of(filters, **fields))
         after: str | None = None
         while True:
@@ -118,6 +120,7 @@ class AmberEventStore(EventStore):
     ) -> list[AgentEvent]:
         """Events ranked by BM25, by the words of a text, or by a query in the query language
         (docs/search.md). Raises QueryError."""
+        check_counts(limit=limit)
         where = _where(Filters.of(filters, **fields))
         hits = await asyncio.to_thread(
             self._collection.search, text, query=query, where=where, limit=limit

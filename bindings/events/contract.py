@@ -8,11 +8,14 @@ pytest runs the methods; this module does not import it. `make` returns an empty
 """
 
 import asyncio
+import multiprocessing
 import threading
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
+from amberdb import QueryError
 from amberdb.events.contract_base import START, assert_same, event, ids
 from amberdb.events.contract_values import ValuesContract
 from amberdb.events.event import EventType
@@ -25,7 +28,7 @@ __all__ = ["START", "EventStoreContract", "event"]
 
 class EventStoreContract(ValuesContract):
     """Subclass it, and implement make(); make_other() too, if two store objects can have the same
-    data. Tests that need the other one are empty without it."""
+    data, and maker() if other processes can. Tests that need them are empty without them."""
 
     def test_what_is_stored_comes_back_equal(self) -> None:
         async def work(store: EventStore) -> None:
@@ -158,6 +161,19 @@ class EventStoreContract(ValuesContract):
             assert [page async for page in store.iterate(session_id="another")] == []
 
         self.run(work, 10)
+
+    def test_a_limit_that_is_none_is_refused(self) -> None:
+        async def work(store: EventStore) -> None:
+            wrong: list[Any] = [-1, 2.5, "3"]
+            for number in wrong:
+                await _assert_refused(store.retrieve(limit=number))
+                await _assert_refused(store.retrieve(offset=number))
+                await _assert_refused(store.search("calculator", limit=number))
+            for number in (*wrong, 0):
+                await _assert_refused(anext(aiter(store.iterate(batch=number))))
+            assert len(await store.retrieve(limit=1 << 31)) == 3
+
+        self.run(work, 3)
 
     def test_an_event_stored_again_is_found_by_its_new_values_alone(self) -> None:
         async def work(store: EventStore) -> None:
@@ -443,6 +459,28 @@ class EventStoreContract(ValuesContract):
 
         self.run(work)
 
+    def test_two_processes_lose_nothing(self) -> None:
+        async def work(store: EventStore) -> None:
+            if (make := self.maker(store)) is None:
+                return
+            spawn = multiprocessing.get_context("spawn")
+            barrier = spawn.Barrier(2)
+            children = [
+                spawn.Process(target=_store_500, args=(make, first, barrier)) for first in (0, 250)
+            ]
+            for child in children:
+                child.start()
+            for child in children:
+                await asyncio.to_thread(child.join, 120)
+            assert [child.exitcode for child in children] == [0, 0]
+            found = await store.retrieve(limit=None)
+            assert sorted(ids(found)) == sorted(f"evt_{n}" for n in range(750))
+            pages = [page async for page in store.iterate(batch=99)]
+            assert [each for page in pages for each in ids(page)] == ids(found)[::-1]
+            assert (await store.get_stats())["total_events"] == 750
+
+        self.run(work)
+
     def test_two_event_loops_in_two_threads_lose_nothing(self) -> None:
         async def work(store: EventStore) -> None:
             stores = [self.make_other(store), self.make_other(store)]
@@ -465,6 +503,34 @@ class EventStoreContract(ValuesContract):
             assert (await store.get_stats())["total_events"] == 200
 
         self.run(work)
+
+
+async def _assert_refused(call: Awaitable[object]) -> None:
+    try:
+        await call
+    except QueryError:
+        return
+    raise AssertionError("a limit that is none was taken")
+
+
+def _store_500(make: Callable[[], EventStore], first: int, barrier: Any) -> None:
+    """A process that stores 500 events, half of them in batches; another one stores some of them
+    at the same time, and both make the tables, if there are any."""
+
+    async def work() -> None:
+        store = make()
+        await store.initialize()
+        try:
+            for start in range(first, first + 500, 10):
+                some = [event(n) for n in range(start, start + 10)]
+                assert await store.store_many(some[::-2]) == 5
+                for each in some[::2]:
+                    assert await store.store(each)
+        finally:
+            await store.close()
+
+    barrier.wait(60)
+    asyncio.run(work())
 
 
 class _Loop(threading.Thread):

@@ -61,6 +61,11 @@ class StoreContract(ABC):
         now; None where there is none, as in memory. It is initialized and closed by the test."""
         return None
 
+    def maker(self, store: EventStore) -> Callable[[], EventStore] | None:
+        """What another process calls for a store on the same data: it can be pickled. None where
+        one process has the data."""
+        return None
+
     def run(self, work: Callable[[EventStore], Awaitable[_T]], count: int = 0) -> _T:
         """Runs `work` with a store that has `count` events; its result."""
 

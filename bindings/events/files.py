@@ -17,7 +17,7 @@ from typing import Final, Literal, TypeAlias, TypeVar, Unpack, final
 from amberdb.events.event import AgentEvent
 from amberdb.events.folder import EventFolder
 from amberdb.events.in_memory import count_events, search_events
-from amberdb.events.store import BATCH, EventStore, FilterFields, Filters, Stats
+from amberdb.events.store import BATCH, EventStore, FilterFields, Filters, Stats, check_counts
 
 Format: TypeAlias = Literal["jsonl", "json"]
 ROTATE_SIZE: Final = 10 << 20
@@ -75,6 +75,7 @@ class FileEventStore(EventStore):
         oldest_first: bool = False,
         **fields: Unpack[FilterFields],
     ) -> list[AgentEvent]:
+        check_counts(limit=limit, offset=offset)
         conditions = Filters.of(filters, **fields)
         end = None if limit is None else offset + limit
 
@@ -93,6 +94,7 @@ class FileEventStore(EventStore):
         batch: int = BATCH,
         **fields: Unpack[FilterFields],
     ) -> AsyncIterator[list[AgentEvent]]:
+        check_counts(batch=batch)
         conditions = Filters.of(filters, **fields)
         after: tuple[int, str] = (-1, "")
         while True:
@@ -114,6 +116,7 @@ class FileEventStore(EventStore):
         limit: int = 10,
         **fields: Unpack[FilterFields],
     ) -> list[AgentEvent]:
+        check_counts(limit=limit)
         conditions = Filters.of(filters, **fields)
         return await self._in_thread(
             lambda: search_events(self._folder.newest(conditions), text, limit)

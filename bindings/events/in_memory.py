@@ -12,7 +12,7 @@ from typing import Unpack, final
 
 from amberdb._shared.words import Words, texts_in
 from amberdb.events.event import AgentEvent
-from amberdb.events.store import BATCH, EventStore, FilterFields, Filters, Stats
+from amberdb.events.store import BATCH, EventStore, FilterFields, Filters, Stats, check_counts
 
 
 class InMemoryEventStore(EventStore):
@@ -35,6 +35,7 @@ class InMemoryEventStore(EventStore):
         oldest_first: bool = False,
         **fields: Unpack[FilterFields],
     ) -> list[AgentEvent]:
+        check_counts(limit=limit, offset=offset)
         events = self._matching(filters, fields, oldest_first=oldest_first)
         return list(islice(events, offset, None if limit is None else offset + limit))
 
@@ -45,6 +46,7 @@ class InMemoryEventStore(EventStore):
         batch: int = BATCH,
         **fields: Unpack[FilterFields],
     ) -> AsyncIterator[list[AgentEvent]]:
+        check_counts(batch=batch)
         events = self._matching(filters, fields, oldest_first=True)
         while page := list(islice(events, batch)):
             yield page
@@ -61,6 +63,7 @@ class InMemoryEventStore(EventStore):
         limit: int = 10,
         **fields: Unpack[FilterFields],
     ) -> list[AgentEvent]:
+        check_counts(limit=limit)
         return search_events(self._matching(filters, fields), text, limit)
 
     async def get_stats(

@@ -145,6 +145,7 @@ class EventStore(ABC):
         **fields: Unpack[FilterFields],
     ) -> AsyncIterator[list[AgentEvent]]:
         """All events that match, the oldest first, in batches."""
+        check_counts(batch=batch)
         filters = Filters.of(filters, **fields)
         offset = 0
         while events := await self.retrieve(filters, limit=batch, offset=offset, oldest_first=True):
@@ -163,6 +164,15 @@ class EventStore(ABC):
         end = None if last == _LAST else last + timedelta(microseconds=1)
         pages = self.iterate(start_time=first, end_time=end)
         return [event async for page in pages for event in page if event.event_id in wanted]
+
+
+def check_counts(**counts: int | None) -> None:
+    """Raises QueryError for a limit, offset or batch that is none; None is no limit."""
+    given: dict[str, object] = {**counts}
+    for name, count in given.items():
+        least = int(name == "batch")
+        if count is not None and (not isinstance(count, int) or count < least):
+            raise QueryError(f"{name} must be an int of at least {least}, not {count!r}")
 
 
 def error_rate(stats: Stats) -> float:

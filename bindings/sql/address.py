@@ -30,7 +30,9 @@ Kind: TypeAlias = Literal["sqlite", "mysql", "postgresql"]
 CONNECT_S: Final = 10
 """How long a call waits for a connection."""
 BUSY_S: Final = 30.0
-"""How long a call waits for another writer of a SQLite file."""
+"""How long a call waits for other writers."""
+ANSWER_S: Final = 120
+"""How long a blocking call waits for an answer of MySQL: its driver has no keepalive."""
 POOLER_PORT: Final = 6543
 
 _KINDS: Final[dict[str, Kind]] = {
@@ -113,6 +115,7 @@ def address_of(url: str | sa.URL, kinds: tuple[Kind, ...], *, blocking: bool = F
             f"the URL begins with {name}:// and must be one of {', '.join(kinds)}, as in "
             f"{kinds[-1]}://user:password@host/database"
         )
+    _check_server(parsed)
     secrets = (parsed.password,) if parsed.password else ()
     driver = _driver(kind, driver, blocking=blocking)
     query = {key: value for key, value in parsed.query.items() if isinstance(value, str)}
@@ -139,9 +142,12 @@ def url_of(kind: Kind, config: Mapping[str, Any]) -> sa.URL:
     if kind == "sqlite":
         path = config.get("db_path", "agent_memory.db")
         return sa.URL.create("sqlite", database=str(path))
+    for name in ("host", "user", "password", "database"):
+        if not isinstance(config.get(name, ""), str | None):  # not shown: it may be the password
+            raise SqlConfigError(f"{name} must be a str in the config")
     port = config.get("port")
     if port is not None and (isinstance(port, bool) or not isinstance(port, int)):
-        raise SqlConfigError(f"port must be a number, not {port!r}")
+        raise SqlConfigError(f"port must be a number, not a {type(port).__name__}")
     defaults = {"mysql": "root", "postgresql": "postgres"}
     return sa.URL.create(
         kind,
@@ -153,7 +159,17 @@ def url_of(kind: Kind, config: Mapping[str, Any]) -> sa.URL:
     )
 
 
+def _check_server(url: sa.URL) -> None:
+    """Raises SqlConfigError for what cannot be a host or a port."""
+    if url.host is not None and "@" in url.host:  # the end of the password: not shown
+        raise SqlConfigError("the host has an @ in the URL: write %40 for an @ within the password")
+    if url.port is not None and not 0 < url.port < 1 << 16:
+        raise SqlConfigError(f"the port must be from 1 to 65535, not {url.port}")
+
+
 def _check_keys(given: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    if not isinstance(given, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise SqlConfigError(f"a config is a map of {', '.join(known)}: give a URL as the address")
     for key in given:
         if key not in known:
             raise SqlConfigError(f"unknown key {key!r}: the keys are {', '.join(known)}")
@@ -206,6 +222,8 @@ def _mysql(url: sa.URL, query: dict[str, str], secrets: tuple[str, ...]) -> Addr
         "connect_timeout": CONNECT_S,
         "init_command": f"SET SESSION sql_mode = '{_SQL_MODE}'",
     }
+    if url.get_driver_name() == _BLOCKING["mysql"]:
+        connect |= {"read_timeout": ANSWER_S, "write_timeout": ANSWER_S}
     query.pop("charset", None)
     if socket := query.pop("unix_socket", None):
         connect["unix_socket"] = socket

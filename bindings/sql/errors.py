@@ -47,6 +47,7 @@ class Cause(Enum):
     UNREACHABLE = "the server cannot be reached"
     ACCESS = "access was denied"
     CONFLICT = "another writer is in the way"
+    FULL = "the server has no connection free"
     VALUE = "a value was refused"
     SCHEMA = "a table or a column is missing"
     OTHER = "the call failed"
@@ -62,7 +63,8 @@ _CLASSES: Final = {  # of SQLSTATE, the first two characters
     "P0": Cause.VALUE,  # raised by a trigger
 }
 _STATES: Final = {
-    "53300": Cause.UNREACHABLE,  # too many connections
+    "53300": Cause.FULL,
+    "25006": Cause.ACCESS,  # a replica, or a role that may read alone
     "57014": Cause.OTHER,  # statement_timeout
     "3D000": Cause.ACCESS,
     "42501": Cause.ACCESS,
@@ -74,9 +76,10 @@ _STATES: Final = {
 }
 """PostgreSQL, Appendix A of its manual."""
 _NUMBERS: Final = {
-    **dict.fromkeys((1040, 1053, 1077, 1079, 1080, 1927), Cause.UNREACHABLE),
+    **dict.fromkeys((1040, 1203, 1226), Cause.FULL),
+    **dict.fromkeys((1053, 1077, 1079, 1080, 1927), Cause.UNREACHABLE),
     **dict.fromkeys((2002, 2003, 2006, 2013, 2014, 2055, 4031), Cause.UNREACHABLE),
-    **dict.fromkeys((1044, 1045, 1049, 1142, 1143, 1227, 1698), Cause.ACCESS),
+    **dict.fromkeys((1044, 1045, 1049, 1142, 1143, 1227, 1290, 1698, 1792, 1836), Cause.ACCESS),
     **dict.fromkeys((1205, 1213, 1020), Cause.CONFLICT),
     **dict.fromkeys((1048, 1062, 1153, 1264, 1292, 1366, 1406, 1644), Cause.VALUE),
     **dict.fromkeys((3140, 3819, 4025), Cause.VALUE),
@@ -102,8 +105,10 @@ def driver_error(error: BaseException) -> Any:
     found: Any = error
     while isinstance(found, exc.DBAPIError) and found.orig is not None:
         found = found.orig
+    if _code(found) or found.__cause__ is None or isinstance(found, TimeoutError):
+        return found
     # The adapters of asynchronous drivers raise errors of their own from those of the driver.
-    return found if _code(found) or found.__cause__ is None else found.__cause__
+    return found.__cause__
 
 
 def _code(error: Any) -> str | int | None:
@@ -124,12 +129,14 @@ def cause_of(error: BaseException) -> Cause:
     known: Cause | None = None
     if isinstance(code, int):
         known = _NUMBERS.get(code)
+    elif code == "SQLITE_ERROR":  # of all that is wrong with a statement
+        known = Cause.SCHEMA if str(own).startswith(("no such table", "no such column")) else None
     elif isinstance(code, str) and code.startswith("SQLITE_"):
         known = _NAMES.get("_".join(code.split("_")[:2]))
     elif isinstance(code, str):
         known = _STATES.get(code) or _CLASSES.get(code[:2])
     if known is None and _is_lost(error, own):
-        known = Cause.ACCESS if _is_refused(own) else Cause.UNREACHABLE
+        known = _cause_of_loss(own)
     if (
         known is None
         and isinstance(error, exc.StatementError)
@@ -145,21 +152,21 @@ def _is_lost(error: BaseException, own: Any) -> bool:
         return True
     if isinstance(own, OSError | TimeoutError | EOFError):
         return True
-    # psycopg gives no code to a connection that was refused.
-    return type(own).__module__.startswith("psycopg") and type(own).__name__ == "OperationalError"
+    # psycopg gives no code to a connection that was refused, or that took too long.
+    kinds = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(own).__mro__}
+    return "psycopg.OperationalError" in kinds and _code(own) is None
 
 
-def _is_refused(own: Any) -> bool:
-    """Whether a server that was reached has refused the connection for good. psycopg has the
-    server's message alone."""
+def _cause_of_loss(own: Any) -> Cause:
+    """Why there is no connection. psycopg has the server's message alone."""
     text = str(own)
-    return "FATAL" in text and not any(passing in text for passing in _PASSING)
+    if any(full in text for full in ("too many", "remaining connection")):
+        return Cause.FULL
+    is_refused = "FATAL" in text and not any(passing in text for passing in _PASSING)
+    return Cause.ACCESS if is_refused else Cause.UNREACHABLE
 
 
-_PASSING: Final = (
-    *("starting up", "shutting down", "recovery", "terminating"),
-    *("too many", "remaining connection"),
-)
+_PASSING: Final = ("starting up", "shutting down", "recovery", "terminating")
 
 
 @final
@@ -186,6 +193,10 @@ class Reporter:
                 f"{where} cannot be reached: {text}: start the server or correct the URL, and try "
                 "again"
             )
+        if cause is Cause.FULL:
+            return SqlUnreachableError(
+                f"{where} has no connection free: {text}: try again, or let it have more"
+            )
         if cause is Cause.ACCESS:
             remedy = "user, password and database, or grant the right"
             if self._is_file:
@@ -210,6 +221,8 @@ class Reporter:
         primary = getattr(getattr(own, "diag", own), "message_primary", None)
         primary = primary or getattr(own, "message", None)
         text = str(primary or (args[1] if is_numbered else own)) or type(own).__name__
+        if text == TimeoutError.__name__:
+            text = "no answer in time"
         text = " ".join(text.split())[:REASON_CHARACTERS_MAX]
         for secret in self._secrets:
             text = text.replace(secret, "***")

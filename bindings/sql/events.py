@@ -16,7 +16,7 @@ from typing import Any, Final, Unpack, final
 import sqlalchemy as sa
 
 from amberdb.events import AgentEvent, EventStore, EventType, FilterFields, Filters, Stats
-from amberdb.events.store import BATCH
+from amberdb.events.store import BATCH, check_counts
 from amberdb.sql.address import Kind, ServerConfig, SQLiteConfig, address_of, url_of
 from amberdb.sql.connections import AsyncConnections, transaction
 from amberdb.sql.errors import SqlConfigError
@@ -34,7 +34,7 @@ from amberdb.sql.event_table import (
 )
 from amberdb.sql.full_text import AnySelect, asked_words, query_text
 from amberdb.sql.schema import checked_table_name, prepare
-from amberdb.sql.tables import steps_of, upsert
+from amberdb.sql.tables import lock_rows, steps_of, upsert
 
 TABLE: Final = "agent_event"
 _ALL: Final = 1 << 62
@@ -65,15 +65,19 @@ class _SqlEventStore(EventStore):
         for event in events:
             newest.pop(event.event_id, None)
             newest[event.event_id] = event
-        rows = [row_of(event) for event in newest.values()]
+        stored = list(newest.values())
 
         def work(connection: sa.Connection) -> None:
             statement = upsert(connection.dialect.name, self._table)
-            if len(rows) == 1:
-                connection.execute(statement, rows[0])
-            elif rows:
+            if len(stored) == 1:
+                connection.execute(statement, row_of(stored[0]))
+            elif stored:
                 with transaction(connection):
-                    connection.execute(statement, rows)
+                    lock_rows(connection, self._table, newest)
+                    # In slices: the event loop goes on while the server takes one.
+                    for start in range(0, len(stored), BATCH):
+                        some = stored[start : start + BATCH]
+                        connection.execute(statement, [row_of(event) for event in some])
 
         await self._connections.run(work)
         return len(events)
@@ -95,9 +99,10 @@ class _SqlEventStore(EventStore):
         oldest_first: bool = False,
         **fields: Unpack[FilterFields],
     ) -> list[AgentEvent]:
+        check_counts(limit=limit, offset=offset)
         given = conditions(Filters.of(filters, **fields))
         select = select_page(self._table, tuple(given), oldest_first=oldest_first)
-        page = {"count": _ALL if limit is None else limit, "offset": offset}
+        page = {"count": _ALL if limit is None else min(limit, _ALL), "offset": min(offset, _ALL)}
         return events_of(await self._rows(select, given | page))
 
     async def iterate(
@@ -107,6 +112,7 @@ class _SqlEventStore(EventStore):
         batch: int = BATCH,
         **fields: Unpack[FilterFields],
     ) -> AsyncIterator[list[AgentEvent]]:
+        check_counts(batch=batch)
         given = conditions(Filters.of(filters, **fields))
         select = select_after(self._table, tuple(given))
         after = -1
@@ -128,13 +134,14 @@ class _SqlEventStore(EventStore):
     ) -> list[AgentEvent]:
         """The events whose data has words of a text, the best first: as the server ranks them, and
         of equals the newest first."""
+        check_counts(limit=limit)
         words, given = asked_words(text), conditions(Filters.of(filters, **fields))
         if not words:
             return []
 
         kind = self._connections.address.kind
         select = select_matching(kind, self._table, tuple(given))
-        asked = {"words": query_text(kind, words), "count": limit}
+        asked = {"words": query_text(kind, words), "count": min(limit, _ALL)}
         return events_of(await self._rows(select, given | asked))
 
     async def get_stats(
@@ -182,7 +189,7 @@ class SQLiteEventStore(_SqlEventStore):
         _check_one(path, config)
         given = config or SQLiteConfig()
         url: str | sa.URL
-        if path is not None and path.startswith("sqlite"):
+        if path is not None and "://" in path:
             url = path
         else:
             url = url_of("sqlite", given if path is None else SQLiteConfig(db_path=path))

@@ -18,10 +18,11 @@ from typing import Final, TypeAlias
 from zlib import crc32
 
 import sqlalchemy as sa
+from sqlalchemy import exc
 
 from amberdb.sql.columns import is_mysql
 from amberdb.sql.connections import transaction
-from amberdb.sql.errors import SqlConfigError, SqlSchemaError
+from amberdb.sql.errors import Cause, SqlConfigError, SqlSchemaError, cause_of
 
 Step: TypeAlias = Callable[[sa.Connection], None]
 
@@ -88,7 +89,17 @@ def _version(connection: sa.Connection, name: str) -> int:
     if not sa.inspect(connection).has_table(_VERSIONS.name):
         return 0
     select = sa.select(_VERSIONS.c.version).where(_VERSIONS.c.name == name)
-    return connection.execute(select).scalar() or 0
+    try:
+        version: object = connection.execute(select).scalar() or 0
+    except exc.DBAPIError as error:
+        if cause_of(error) is not Cause.SCHEMA:
+            raise
+        version = None
+    if isinstance(version, int):
+        return version
+    raise SqlSchemaError(
+        f"the table {_VERSIONS.name} is of another program: give the stores a database of their own"
+    )
 
 
 def _check_version(version: int, table: sa.Table, steps: Sequence[Step]) -> None:
@@ -104,9 +115,11 @@ def _check_foreign(connection: sa.Connection, table: sa.Table) -> None:
     inspector = sa.inspect(connection)
     if inspector.has_table(table.name):
         columns = {column["name"] for column in inspector.get_columns(table.name)}
-        if not columns >= set(table.columns.keys()):
+        key = inspector.get_pk_constraint(table.name)["constrained_columns"]
+        if not columns >= set(table.columns.keys()) or key != ["position"]:
             raise SqlSchemaError(
-                f"the table {table.name} is of another program: give the store another name"
+                f"the table {table.name} is of another program, or has lost its key: give the "
+                "store another name"
             )
 
 

@@ -2,16 +2,21 @@
 
 Invariants:
 - A row is there once for each id: stored again, it replaces the old one and gets a new position.
+- Transactions that store rows of the same ids lock them in one order, so that in PostgreSQL none
+  waits for another in a circle. In MySQL such a lock is one of the gaps between rows too: there a
+  transaction that met another is run again.
 - On Supabase a new table has row level security: without it everybody who has the public key of the
   project could read it. Its owner reads and writes as before.
 """
 
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
+from amberdb.sql.columns import escaped
 from amberdb.sql.full_text import IndexedWords, add_index, sqlite_index
 from amberdb.sql.schema import Step
 
@@ -46,6 +51,8 @@ def steps_of(table: sa.Table) -> list[Step]:
 
     def first(connection: sa.Connection) -> None:
         table.create(connection, checkfirst=True)
+        for index in table.indexes:  # MySQL has them in statements of their own
+            index.create(connection, checkfirst=True)
         kind = connection.dialect.name
         if kind == "sqlite":
             for statement in sqlite_index(table):
@@ -77,3 +84,16 @@ def upsert(dialect: str, table: sa.Table) -> Any:
     values = ", ".join(f":{column.name}" for column in columns)
     text = sa.text(f"REPLACE INTO `{table.name}` ({names}) VALUES ({values})")
     return text.bindparams(*(sa.bindparam(column.name, type_=column.type) for column in columns))
+
+
+def lock_rows(connection: sa.Connection, table: sa.Table, ids: Iterable[str]) -> None:
+    """Locks the rows of these ids, inside of a transaction that will store some of them."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(_select_locked(table), {"ids": list(map(escaped, ids))})
+
+
+@lru_cache(maxsize=TABLES_MAX)
+def _select_locked(table: sa.Table) -> Any:
+    key = table.columns.values()[1]
+    ids = sa.any_(sa.cast(sa.bindparam("ids"), postgresql.ARRAY(sa.Text)))
+    return sa.select(table.c.position).where(key == ids).order_by(key).with_for_update()

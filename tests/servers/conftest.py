@@ -15,7 +15,15 @@ from amberdb import Database, OpenOptions
 from support.audited_server import audited_url
 from support.racing import Racers, racers
 from support.s3 import S3Server, seaweed
-from support.servers import MariaDB, PgBouncer, PostgreSQL, mariadb, pgbouncer, postgres
+from support.servers import (
+    MariaDB,
+    PgBouncer,
+    PostgreSQL,
+    debian_version,
+    mariadb,
+    pgbouncer,
+    postgres,
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -34,6 +42,12 @@ def postgres18() -> Iterator[PostgreSQL]:
 @pytest.fixture(scope="session")
 def postgres16() -> Iterator[PostgreSQL]:
     with postgres(16) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def debian_postgres() -> Iterator[PostgreSQL]:
+    with postgres(debian_version()) as server:
         yield server
 
 

@@ -3,17 +3,28 @@ several processes, poolers and servers that are set up in unusual ways."""
 
 import asyncio
 import itertools
+import logging
 import multiprocessing
+import random
+import socket
 import traceback
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeVar, cast
+from functools import partial
+from typing import Any, Final, TypeVar
 
 import pytest
+import sqlalchemy as sa
 
 from amberdb.events import EventStore
 from amberdb.events.contract import EventStoreContract, event
-from amberdb.sql import SqlAccessError, SqlSchemaError, SqlUnreachableError
+from amberdb.sql import SqlAccessError, SqlError, SqlSchemaError, SqlSink, SqlUnreachableError
+from amberdb.sql.address import address_of
+from amberdb.sql.connections import Connections
+from amberdb.sql.event_table import event_table
+from amberdb.sql.schema import prepare
+from amberdb.sql.tables import steps_of
 from support import slices
+from support.event_loops import use_at_once, use_one_after_another
 from support.migrating import sql_store
 from support.servers import MariaDB, PgBouncer, PostgreSQL, Server, mariadb, postgres
 
@@ -57,6 +68,9 @@ class OnServer(EventStoreContract):
     def make_other(self, store: EventStore) -> EventStore | None:
         return sql_store(self.url, self.name)
 
+    def maker(self, store: EventStore) -> Callable[[], EventStore]:
+        return partial(sql_store, self.url, self.name)
+
 
 class OnPostgres18(OnServer):
     @pytest.fixture(autouse=True)
@@ -69,6 +83,22 @@ class TestAsyncpg(OnPostgres18):
 
 
 class TestPsycopg(OnPostgres18):
+    driver = "psycopg"
+
+
+class OnDebian(OnServer):
+    """PostgreSQL 15 on Debian 12."""
+
+    @pytest.fixture(autouse=True)
+    def _server(self, debian_postgres: PostgreSQL) -> None:
+        self.url = debian_postgres.url(f"postgresql+{self.driver}", database(debian_postgres))
+
+
+class TestAsyncpgOnDebian(OnDebian):
+    driver = "asyncpg"
+
+
+class TestPsycopgOnDebian(OnDebian):
     driver = "psycopg"
 
 
@@ -162,48 +192,148 @@ def test_sixty_tasks_through_two_connections_of_a_pooler(
     assert run(store, work) == 120
 
 
-def _store_some(url: str, name: str, first: int, count: int, barrier: Any) -> None:
+DRIVERS: Final = {
+    "asyncpg": "postgres18",
+    "psycopg": "postgres18",
+    "aiomysql": "mariadb_server",
+    "asyncmy": "mariadb_server",
+}
+
+
+@pytest.fixture(params=DRIVERS)
+def store(request: pytest.FixtureRequest) -> EventStore:
+    """With each driver, in a table of its own."""
+    server: PostgreSQL | MariaDB = request.getfixturevalue(DRIVERS[request.param])
+    kind = "mysql" if isinstance(server, MariaDB) else "postgresql"
+    url = server.url(f"{kind}+{request.param}", database(server))
+    return sql_store(url, f"events{next(_names)}")
+
+
+# A driver that deletes a connection of a loop that is closed may say so.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_event_loops_one_after_another(store: EventStore) -> None:
+    use_one_after_another(store)
+
+
+def test_event_loops_at_once(store: EventStore) -> None:
+    use_at_once(store)
+
+
+def test_batches_of_the_same_events_in_other_orders(store: EventStore) -> None:
+    """Each waits for rows of another one: in PostgreSQL that was a deadlock, and a second each."""
+    events = [event(n) for n in range(100)]
+
+    async def one(seed: int) -> None:
+        rng = random.Random(seed)
+        for _ in range(3):
+            await store.store_many(rng.sample(events, len(events)))
+
+    async def work(store: EventStore) -> int:
+        await asyncio.gather(*map(one, range(12)))
+        return (await store.get_stats())["total_events"]
+
+    assert run(store, work) == 100
+
+
+def test_tasks_that_are_cancelled_lose_no_connection(store: EventStore) -> None:
     async def work(store: EventStore) -> None:
-        for number in range(first, first + count, 10):
-            await store.store_many([event(n) for n in range(number, number + 5)])
-            for n in range(number + 5, number + 10):
-                await store.store(event(n))
+        for number in range(24):  # more than the pool has connections
+            task = asyncio.create_task(store.store_many([event(n) for n in range(20)]))
+            for _ in range(number):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+            assert len(await store.retrieve()) in (0, 20)
+            await store.clear()
+        assert await store.store_many([event(n) for n in range(20)]) == 20
 
-    barrier.wait(60)
-    run(sql_store(url, name), work)  # makes the table at the same time as the other
+    run(store, work)
 
 
-@pytest.mark.parametrize("server", ["postgres18", "mariadb_server"])
-def test_two_processes_make_a_table_and_store_at_once(
-    request: pytest.FixtureRequest, server: str
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_a_server_that_gives_two_connections(request: pytest.FixtureRequest, driver: str) -> None:
+    server: PostgreSQL | MariaDB = request.getfixturevalue(DRIVERS[driver])
+    name = server.new_database()
+    if isinstance(server, PostgreSQL):
+        server.execute(
+            "CREATE ROLE poor LOGIN PASSWORD 'poor' CONNECTION LIMIT 2;"
+            f"ALTER DATABASE {name} OWNER TO poor"
+        )
+    else:
+        server.execute(
+            "CREATE USER poor@'%' IDENTIFIED BY 'poor' WITH MAX_USER_CONNECTIONS 2;"
+            f"GRANT ALL PRIVILEGES ON {name}.* TO poor"
+        )
+    try:
+        kind = "mysql" if isinstance(server, MariaDB) else "postgresql"
+        url = server.url(f"{kind}+{driver}", name, user="poor", password="poor")
+
+        async def work(store: EventStore) -> None:
+            assert all(await asyncio.gather(*(store.store(event(n)) for n in range(40))))
+
+        run(sql_store(url), work)
+    finally:
+        if isinstance(server, PostgreSQL):
+            server.execute(f"ALTER DATABASE {name} OWNER TO amber")
+            server.execute("DROP OWNED BY poor CASCADE; DROP ROLE poor", name)
+        else:
+            server.execute("DROP USER poor")
+
+
+def _write(url: str, name: str, told: Any) -> None:
+    """A process that stores events until it is told to stop; it tells how many."""
+
+    async def work(store: EventStore) -> int:
+        number = 0
+        while not told.poll():
+            await store.store_many([event(number, event_id=f"a{number}"), event(number)])
+            number += 1
+            if number == 20:
+                told.send(number)
+        return number
+
+    told.send(run(sql_store(url, name), work))
+
+
+@pytest.mark.parametrize("driver", ["postgresql+psycopg", "mysql+pymysql"])
+def test_a_table_is_brought_forward_while_another_program_writes(
+    request: pytest.FixtureRequest, driver: str
 ) -> None:
-    at = cast(PostgreSQL | MariaDB, request.getfixturevalue(server))
-    driver = "postgresql+asyncpg" if server == "postgres18" else "mysql+aiomysql"
-    url, name = at.url(driver, at.new_database()), "shared"
-    context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(2)
-    children = [
-        context.Process(target=_store_some, args=(url, name, first, 500, barrier))
-        for first in (0, 250)  # half of the events are stored by both
-    ]
-    for child in children:
-        child.start()
-    for child in children:
-        child.join(120)
-        assert child.exitcode == 0
+    at: PostgreSQL | MariaDB = request.getfixturevalue(
+        "postgres18" if driver.startswith("postgresql") else "mariadb_server"
+    )
+    url, table = at.url(driver, at.new_database()), event_table("shared")
+    add = "ALTER TABLE shared ADD COLUMN colour VARCHAR(20) DEFAULT 'red' NOT NULL"
 
-    async def work(store: EventStore) -> list[str]:
-        return [each.event_id for each in await store.retrieve(limit=None)]
+    def second(connection: sa.Connection) -> None:
+        connection.exec_driver_sql(add)
 
-    found = run(sql_store(url, name), work)
-    assert sorted(found) == sorted(f"evt_{number}" for number in range(750))
+    steps = [*steps_of(table), second]
+    spawn = multiprocessing.get_context("spawn")
+    here, there = spawn.Pipe()
+    other = url.replace("pymysql", "aiomysql")
+    child = spawn.Process(target=_write, args=(other, "shared", there))
+    child.start()
+    assert here.recv() == 20
+    connections = Connections(address_of(url, ("postgresql", "mysql"), blocking=True))
+    connections.run(lambda c: prepare(c, table, steps))
+    connections.run(lambda c: prepare(c, table, steps))  # twice would fail
+    here.send("stop")
+    stored = here.recv()
+    child.join(60)
+    assert child.exitcode == 0
+    count = "SELECT count(*) FROM shared WHERE colour = 'red'"
+    assert connections.run(lambda c: c.exec_driver_sql(count).scalar()) == 2 * stored
+    connections.close()
 
 
 # -- access --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("driver", ["postgresql+asyncpg", "postgresql+psycopg"])
-def test_access_to_postgresql(postgres18: PostgreSQL, driver: str) -> None:
+def test_access_to_postgresql(
+    postgres18: PostgreSQL, driver: str, caplog: pytest.LogCaptureFixture
+) -> None:
     name = postgres18.new_database()
     postgres18.execute("CREATE ROLE guest LOGIN PASSWORD 'guest-password'")
     try:
@@ -211,6 +341,7 @@ def test_access_to_postgresql(postgres18: PostgreSQL, driver: str) -> None:
             postgres18,
             driver,
             name,
+            caplog,
             grant=lambda: postgres18.execute(
                 "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO guest;"
                 "GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO guest",
@@ -223,7 +354,9 @@ def test_access_to_postgresql(postgres18: PostgreSQL, driver: str) -> None:
 
 
 @pytest.mark.parametrize("driver", ["mysql+aiomysql", "mysql+asyncmy"])
-def test_access_to_mariadb(mariadb_server: MariaDB, driver: str) -> None:
+def test_access_to_mariadb(
+    mariadb_server: MariaDB, driver: str, caplog: pytest.LogCaptureFixture
+) -> None:
     name = mariadb_server.new_database()
     mariadb_server.execute(
         f"CREATE USER guest@'%' IDENTIFIED BY 'guest-password'; GRANT SELECT ON {name}.* TO guest"
@@ -233,6 +366,7 @@ def test_access_to_mariadb(mariadb_server: MariaDB, driver: str) -> None:
             mariadb_server,
             driver,
             name,
+            caplog,
             grant=lambda: mariadb_server.execute(
                 f"GRANT SELECT, INSERT, UPDATE, DELETE ON {name}.* TO guest"
             ),
@@ -241,7 +375,16 @@ def test_access_to_mariadb(mariadb_server: MariaDB, driver: str) -> None:
         mariadb_server.execute("DROP USER guest")
 
 
-def _check_access(server: Server, driver: str, name: str, grant: Callable[[], object]) -> None:
+def _check_access(
+    server: Server,
+    driver: str,
+    name: str,
+    caplog: pytest.LogCaptureFixture,
+    grant: Callable[[], object],
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, "sqlalchemy")
+
     async def work(store: EventStore) -> list[str]:
         await store.store(event(1))
         return [each.event_id for each in await store.retrieve()]
@@ -258,9 +401,90 @@ def _check_access(server: Server, driver: str, name: str, grant: Callable[[], ob
         told = "".join(traceback.format_exception(raised.value))
         assert "wr0ng" not in told
         assert "guest-password" not in told
+    assert "wr0ng" not in caplog.text
+    assert "guest-password" not in caplog.text
     assert run(sql_store(server.url(driver, name), "own"), work) == ["evt_1"]
     grant()
     assert run(sql_store(guest, "own"), work) == ["evt_1"]
+
+
+def test_who_may_read_alone_is_told(postgres18: PostgreSQL, mariadb_server: MariaDB) -> None:
+    async def write(store: EventStore) -> bool:
+        return await store.store(event(1))
+
+    async def read(store: EventStore) -> None:
+        assert len(await store.retrieve()) == 1
+        for call in (store.store(event(2)), store.store_many([event(2), event(3)]), store.clear()):
+            with pytest.raises(SqlAccessError, match="grant the right"):
+                await call
+
+    name = postgres18.new_database()
+    run(sql_store(postgres18.url("postgresql+asyncpg", name)), write)
+    postgres18.execute(
+        "CREATE ROLE reader LOGIN PASSWORD 'reading';"
+        "GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader",
+        name,
+    )
+    try:
+        url = postgres18.url("postgresql+asyncpg", name, user="reader", password="reading")
+        run(sql_store(url), read)
+    finally:
+        postgres18.execute("DROP OWNED BY reader; DROP ROLE reader", name)
+    name = mariadb_server.new_database()
+    run(sql_store(mariadb_server.url("mysql+asyncmy", name)), write)
+    mariadb_server.execute(
+        f"CREATE USER reader@'%' IDENTIFIED BY 'reading'; GRANT SELECT ON {name}.* TO reader"
+    )
+    try:
+        url = mariadb_server.url("mysql+asyncmy", name, user="reader", password="reading")
+        run(sql_store(url), read)
+    finally:
+        mariadb_server.execute("DROP USER reader")
+
+
+@pytest.mark.parametrize("driver", ["aiomysql", "asyncmy", "pymysql"])
+def test_a_server_without_tls_is_refused_where_the_url_asks_for_it(
+    mariadb_server: MariaDB, driver: str
+) -> None:
+    url = mariadb_server.url(f"mysql+{driver}", database(mariadb_server)) + "?ssl-mode=REQUIRED"
+    if driver == "pymysql":
+        with pytest.raises(SqlError, match="SSL is required"):
+            SqlSink(url).load("c", 1, None)
+        return
+    with pytest.raises(SqlUnreachableError):
+        run(sql_store(url, "own"), lambda store: store.retrieve())
+
+
+@pytest.mark.parametrize(
+    "driver", ["postgresql+asyncpg", "postgresql+psycopg", "mysql+aiomysql", "mysql+asyncmy"]
+)
+def test_a_server_that_says_nothing(monkeypatch: pytest.MonkeyPatch, driver: str) -> None:
+    monkeypatch.setattr("amberdb.sql.connections.CONNECT_S", 1)
+    monkeypatch.setattr("amberdb.sql.address.CONNECT_S", 2)  # psycopg takes 2 for the least
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"{driver}://u:wr0ng@127.0.0.1:{silent.getsockname()[1]}/d"
+        with pytest.raises(SqlUnreachableError, match="try again") as raised:
+            run(sql_store(url), lambda store: store.retrieve())
+    assert "wr0ng" not in str(raised.value)
+
+
+@pytest.mark.parametrize("driver", ["postgresql", "mysql"])
+def test_a_server_that_says_nothing_to_a_sink(monkeypatch: pytest.MonkeyPatch, driver: str) -> None:
+    monkeypatch.setattr("amberdb.sql.address.CONNECT_S", 2)
+    monkeypatch.setattr("amberdb.sql.address.ANSWER_S", 1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        sink = SqlSink(f"{driver}://u:wr0ng@127.0.0.1:{silent.getsockname()[1]}/d")
+        with pytest.raises(SqlUnreachableError, match="try again") as raised:
+            sink.load("c", 1, None)
+        sink.close()
+    assert "wr0ng" not in str(raised.value)
+
+
+def test_an_old_server_is_refused(store: EventStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    oldest = {"postgresql": (99,), "mariadb": (99,)}
+    monkeypatch.setattr("amberdb.sql.schema._OLDEST", oldest)
+    with pytest.raises(SqlSchemaError, match="99 is the oldest that this store can use"):
+        run(store, lambda opened: opened.retrieve())
 
 
 def test_a_newer_table_and_a_foreign_one(postgres18: PostgreSQL, mariadb_server: MariaDB) -> None:

@@ -27,7 +27,15 @@ DRIVERS: Final = {
     "postgres16": "postgresql+psycopg",
     "mariadb_server": "mysql+aiomysql",
 }
-OTHERS: Final = ("memory", "database", "lines by session", "sqlite")
+OTHERS: Final = (
+    "memory",
+    "database",
+    "lines by session",
+    "lines in one file",
+    "arrays",
+    "lines that rotate",
+    "sqlite",
+)
 _numbers: Final = itertools.count()
 
 
@@ -86,9 +94,11 @@ async def _count(url: str) -> int:
         await store.close()
 
 
-@pytest.mark.parametrize("server", DRIVERS)
-def test_a_migration_that_is_killed_goes_on(request: pytest.FixtureRequest, server: str) -> None:
-    url = new_url(request, server)
+@pytest.mark.parametrize("server", ["sqlite", *DRIVERS])
+def test_a_migration_that_is_killed_goes_on(
+    request: pytest.FixtureRequest, tmp_path: Path, server: str
+) -> None:
+    url = f"sqlite:///{tmp_path / 'a.db'}" if server == "sqlite" else new_url(request, server)
     seed = random.randrange(1 << 30)
     print(f"seed {seed}")
     rng = random.Random(seed)

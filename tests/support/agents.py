@@ -1,8 +1,19 @@
 """The agent of the users' document on event stores, and what its users ask."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
-from amberdb.events import EventStore, EventType, Filters, Recorder, error_rate
+from amberdb.events import (
+    AgentEvent,
+    EventStore,
+    EventType,
+    Filters,
+    InMemoryEventStore,
+    Recorder,
+    clean_up,
+    error_rate,
+    migrate,
+)
 
 
 async def talk(recorder: Recorder) -> None:
@@ -45,3 +56,37 @@ async def ask_an_agent(store: EventStore) -> None:
         assert [event.event_type for event in await agent.get_memory()] == [EventType.USER_MESSAGE]
         await agent.clear_memory()
         assert (await agent.get_memory_stats())["total_events"] == 0
+
+
+async def move_from_memory(target: EventStore) -> None:
+    """What the agent did, from memory into another store."""
+    source = InMemoryEventStore()
+    async with Recorder(source, "assistant") as agent:
+        await talk(agent)
+    await target.initialize()
+    moved = await migrate(source, target)
+    assert moved.found == moved.stored == moved.verified == 6
+    assert await target.retrieve(limit=100) == await source.retrieve(limit=100)
+    await target.close()
+
+
+async def clear_after_seven_days(store: EventStore) -> None:
+    """An event of yesterday stays, and one of last week is deleted."""
+    now = datetime.now(UTC)
+    await store.initialize()
+    for days in (1, 8):
+        await store.store(
+            AgentEvent(
+                agent_name="assistant",
+                session_id="s",
+                event_type=EventType.USER_MESSAGE,
+                timestamp=now - timedelta(days=days),
+                data={"message": "Hello", "message_length": 5},
+            )
+        )
+    task = asyncio.create_task(clean_up(store, timedelta(days=7)))
+    while (await store.get_stats())["total_events"] != 1:
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await store.close()

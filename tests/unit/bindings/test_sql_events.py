@@ -5,6 +5,7 @@ import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +19,7 @@ from amberdb.sql import (
     SQLiteEventStore,
     SqlSchemaError,
 )
+from support.event_loops import use_at_once, use_one_after_another
 
 _T = TypeVar("_T")
 
@@ -29,6 +31,12 @@ class TestSQLiteFile(EventStoreContract):
 
     def make(self) -> EventStore:
         return SQLiteEventStore(self.path)
+
+    def make_other(self, store: EventStore) -> EventStore:
+        return self.make()
+
+    def maker(self, store: EventStore) -> Callable[[], EventStore]:
+        return partial(SQLiteEventStore, self.path)
 
 
 class TestSQLiteInMemory(EventStoreContract):
@@ -69,6 +77,10 @@ def test_an_address_is_given_once(tmp_path: Path) -> None:
         SQLiteEventStore(tmp_path / "a.db", config={"db_path": "b.db"})
     with pytest.raises(SqlConfigError, match="the keys are db_path, wal_mode"):
         SQLiteEventStore(config={"path": "b.db"})  # type: ignore[arg-type]
+    for url in ("mysql://u:s3cret@host/x", "postgres://u:s3cret@host/x"):  # no path, to be shown
+        with pytest.raises(SqlConfigError, match="must be one of sqlite") as raised:
+            SQLiteEventStore(url)
+        assert "s3cret" not in str(raised.value)
     with pytest.raises(SqlConfigError, match="must be one of sqlite"):
         SQLiteEventStore("sqlite3:///a.db")
 
@@ -171,6 +183,65 @@ def test_a_task_that_is_cancelled_leaves_the_store_in_use(tmp_path: Path) -> Non
 
     run(SQLiteEventStore(tmp_path / "a.db"), work)
     run(SQLiteEventStore(":memory:"), work)
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_event_loops_one_after_another_and_at_once(tmp_path: Path, in_memory: bool) -> None:
+    def path(name: str) -> str | Path:
+        return ":memory:" if in_memory else tmp_path / name
+
+    use_one_after_another(SQLiteEventStore(path("a.db")))
+    use_at_once(SQLiteEventStore(path("b.db")))
+
+
+def test_a_database_in_memory_ends_with_close() -> None:
+    store = SQLiteEventStore(":memory:")
+    run(store, lambda opened: opened.store(event(1)))
+    assert run(store, lambda opened: opened.retrieve()) == []
+
+
+def test_two_programs_that_ask_for_different_journals(tmp_path: Path) -> None:
+    path = str(tmp_path / "a.db")
+
+    async def work() -> None:
+        stores = [
+            SQLiteEventStore(config={"db_path": path, "wal_mode": n % 2 == 0}) for n in (0, 1)
+        ]
+        for n, store in enumerate(stores):
+            await store.initialize()
+            await store.store(event(n))
+        for store in stores:
+            assert len(await store.retrieve()) == 2
+        for store in stores:
+            await store.close()
+
+    asyncio.run(work())
+
+
+def test_a_batch_of_many_events_lets_the_event_loop_go_on(tmp_path: Path) -> None:
+    async def work(store: SQLiteEventStore) -> None:
+        turns = 0
+        task = asyncio.create_task(store.store_many([event(n) for n in range(5_000)]))
+        while not task.done():
+            await asyncio.sleep(0)
+            turns += 1
+        assert await task == 5_000
+        assert turns > 9, "a turn for each slice at least"
+        assert (await store.get_stats())["total_events"] == 5_000
+
+    run(SQLiteEventStore(tmp_path / "a.db"), work)
+
+
+def test_more_calls_than_connections_wait_for_their_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("amberdb.sql.connections.CONNECT_S", 0)
+    monkeypatch.setattr("amberdb.sql.connections.BUSY_S", 0)
+
+    async def work(store: SQLiteEventStore) -> None:
+        assert all(await asyncio.gather(*(store.store(event(n)) for n in range(200))))
+
+    run(SQLiteEventStore(tmp_path / "a.db"), work)
 
 
 def test_a_search_after_events_were_replaced_and_cleared(tmp_path: Path) -> None:
