@@ -34,7 +34,7 @@ from amberdb.sql.event_table import (
 )
 from amberdb.sql.full_text import AnySelect, asked_words, query_text
 from amberdb.sql.schema import checked_table_name, prepare
-from amberdb.sql.tables import lock_rows, steps_of, upsert
+from amberdb.sql.tables import lock_ids, steps_of, upsert
 
 TABLE: Final = "agent_event"
 _ALL: Final = 1 << 62
@@ -73,7 +73,7 @@ class _SqlEventStore(EventStore):
                 connection.execute(statement, row_of(stored[0]))
             elif stored:
                 with transaction(connection):
-                    lock_rows(connection, self._table, newest)
+                    lock_ids(connection, self._table, newest)
                     # In slices: the event loop goes on while the server takes one.
                     for start in range(0, len(stored), BATCH):
                         some = stored[start : start + BATCH]

@@ -31,7 +31,7 @@ from amberdb.sql.connections import Connections, Work, transaction
 from amberdb.sql.errors import Cause, cause_of
 from amberdb.sql.full_text import AnySelect, asked_words, indexed_words, matching, query_text
 from amberdb.sql.schema import checked_table_name, prepare
-from amberdb.sql.tables import TABLES_MAX, keyed_table, lock_rows, steps_of, upsert
+from amberdb.sql.tables import TABLES_MAX, keyed_table, lock_ids, steps_of, upsert
 
 TABLE: Final = "chat_archive"
 PAGE: Final = 500
@@ -174,7 +174,7 @@ class SqlSink:
         statement = upsert(connection.dialect.name, self._table)
         try:
             with transaction(connection):
-                lock_rows(connection, self._table, (row["id"] for row in rows))
+                lock_ids(connection, self._table, (row["id"] for row in rows))
                 connection.execute(statement, rows)
             return {}
         except Exception as error:
@@ -182,7 +182,7 @@ class SqlSink:
                 raise
         refused: dict[str, str] = {}
         with transaction(connection):
-            lock_rows(connection, self._table, (row["id"] for row in rows))
+            lock_ids(connection, self._table, (row["id"] for row in rows))
             for row in rows:
                 connection.exec_driver_sql("SAVEPOINT turn")
                 try:

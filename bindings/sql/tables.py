@@ -2,9 +2,9 @@
 
 Invariants:
 - A row is there once for each id: stored again, it replaces the old one and gets a new position.
-- Transactions that store rows of the same ids lock them in one order, so that in PostgreSQL none
-  waits for another in a circle. In MySQL such a lock is one of the gaps between rows too: there a
-  transaction that met another is run again.
+- Transactions that store rows of the same ids lock the ids in one order, so that in PostgreSQL none
+  waits for another in a circle. MySQL has no such lock: there a transaction that met another is run
+  again.
 - On Supabase a new table has row level security: without it everybody who has the public key of the
   project could read it. Its owner reads and writes as before.
 """
@@ -12,11 +12,11 @@ Invariants:
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, Final
+from zlib import crc32
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from amberdb.sql.columns import escaped
 from amberdb.sql.full_text import IndexedWords, add_index, sqlite_index
 from amberdb.sql.schema import Step
 
@@ -26,6 +26,12 @@ STATEMENTS_MAX: Final = 64
 makes."""
 
 _SUPABASE_ROLE: Final = "anon"
+_LOCKS: Final = 64
+"""Advisory locks of a table, each of the ids with one hash: one for each id would fill the server's
+memory for locks, and a row that is not there yet cannot be locked itself."""
+_LOCK: Final = sa.text(
+    "SELECT pg_advisory_xact_lock(:name, slot) FROM unnest(CAST(:slots AS int[])) AS slot"
+).bindparams(sa.bindparam("name", type_=sa.Integer))
 
 
 def keyed_table(name: str, *columns: sa.Column[Any]) -> sa.Table:
@@ -86,14 +92,11 @@ def upsert(dialect: str, table: sa.Table) -> Any:
     return text.bindparams(*(sa.bindparam(column.name, type_=column.type) for column in columns))
 
 
-def lock_rows(connection: sa.Connection, table: sa.Table, ids: Iterable[str]) -> None:
-    """Locks the rows of these ids, inside of a transaction that will store some of them."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(_select_locked(table), {"ids": list(map(escaped, ids))})
-
-
-@lru_cache(maxsize=TABLES_MAX)
-def _select_locked(table: sa.Table) -> Any:
-    key = table.columns.values()[1]
-    ids = sa.any_(sa.cast(sa.bindparam("ids"), postgresql.ARRAY(sa.Text)))
-    return sa.select(table.c.position).where(key == ids).order_by(key).with_for_update()
+def lock_ids(connection: sa.Connection, table: sa.Table, ids: Iterable[str]) -> None:
+    """Waits until no other transaction stores rows of these ids, stored already or not, and keeps
+    others out until this one ends."""
+    if connection.dialect.name != "postgresql":
+        return
+    slots = {crc32(id.encode(errors="surrogatepass")) % _LOCKS for id in ids}
+    name = crc32(table.name.encode()) - (1 << 31)
+    connection.execute(_LOCK, {"name": name, "slots": sorted(slots)})
