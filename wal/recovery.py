@@ -123,6 +123,9 @@ def recover(
         check_tail(segments[-1], tail, rest, applied=applied, clean_last=clean_last)
         if clean_last is None:
             cut = secure_tail(fs, segments[-1], tail, rest, applied)
+            # The newest segment may have got its name just before a kill: were that lost with power
+            # after an older segment was removed, there would be no log.
+            fs.sync_dir(directory)
     return tail, Recovery(max(tail.last_lsn, applied), records, cut)
 
 

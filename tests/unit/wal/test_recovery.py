@@ -222,6 +222,21 @@ def test_missing_first_segment(directory: LogDirectory) -> None:
     directory.reopen(applied=lsn(begin - lsn(0) - 1))[0].close()
 
 
+def test_names_are_durable_before_an_older_segment_is_removed(directory: LogDirectory) -> None:
+    """A kill may come between the rename of a new segment and the sync of its directory: were its
+    name then lost with power, and the older segments removed, there would be no log."""
+    log = directory.create()
+    fill(log, range(1, 200), size=50)
+    log.close()
+    directory.fs.calls.clear()
+    log, _ = directory.reopen(applied=lsn(199))
+    assert log.recycle(lsn(199)) > 0
+    log.close()
+    order = [call[0] for call in directory.fs.calls if call[0] in ("sync_dir", "rename", "unlink")]
+    assert order[0] == "sync_dir"
+    assert {"rename", "unlink"} & set(order)
+
+
 def test_missing_newest_segment(directory: LogDirectory) -> None:
     log = directory.create()
     fill(log, range(1, 200))
