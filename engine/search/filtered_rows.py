@@ -115,6 +115,8 @@ class KeptRows:
         self._mutex = CallLock()
         self._kept: dict[tuple[Range, ...], _Kept] = {}
         """By ranges, those used last at the end."""
+        self._count = 0
+        """Of the rows in it; an interrupted call may leave it wrong by its own."""
 
     def of(
         self, view: View, ranges: Sequence[Range], limit: int, *, descends: bool
@@ -138,18 +140,23 @@ class KeptRows:
         return kept.rows
 
     def clear(self) -> None:
-        self._kept.clear()
+        with self._mutex:
+            self._kept.clear()
+            self._count = 0
 
     def _keep(self, ranges: tuple[Range, ...], new: _Kept) -> None:
         with self._mutex:
             kept = self._kept
-            if kept.pop(ranges, None) is new:
-                kept[ranges] = new
-                return
+            old = kept.pop(ranges, None)
             kept[ranges] = new
-            count = sum(each.size for each in kept.values())
-            while kept and (count > KEPT_ROWS or len(kept) > KEPT_RANGES):
-                count -= kept.pop(next(iter(kept))).size
+            if old is new:
+                return
+            self._count += new.size - (0 if old is None else old.size)
+            while self._count > KEPT_ROWS or len(kept) > KEPT_RANGES:
+                if not kept:
+                    self._count = 0
+                    break
+                self._count -= kept.pop(next(iter(kept))).size
 
 
 def _stored(view: View, ranges: Sequence[Range], limit: int, descends: bool) -> RowSet | None:
