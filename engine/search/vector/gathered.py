@@ -9,7 +9,7 @@ Invariants:
 - The codes are a copy: the memory of a matrix that was replaced is not held.
 """
 
-from typing import final
+from typing import Final, final
 from weakref import WeakKeyDictionary, ref
 
 import numpy as np
@@ -21,7 +21,7 @@ from amberdb.index.vector.codes import Block
 from amberdb.index.vector.distance import Places, Rowids
 from amberdb.index.vector.matrix import Matrix, MatrixView
 
-AGAIN_ROWS = 256
+AGAIN_ROWS: Final = 256
 """Rows are gathered again when more than that have no codes among those gathered."""
 
 

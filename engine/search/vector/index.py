@@ -172,6 +172,8 @@ class VectorIndex:
         runs."""
         return self.cache.stats()
 
+    # -- of all rows, or of a filter ---------------------------------------------------------
+
     def _of_mask(
         self,
         built: Built,
